@@ -1,0 +1,127 @@
+#include "protocol/base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "protocol/base/err.h"
+
+int io_read_all(int fd, void *data, size_t count, struct err *e)
+{
+    uint8_t *at = data;
+    size_t done = 0;
+
+    while (done < count) {
+        ssize_t n = read(fd, at + done, count - done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(e, "reading");
+        if (n == 0)
+            return err_set(e, ERR_CORRUPT, "it ends after %zu of %zu bytes", done, count);
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int io_pread_all(int fd, void *data, size_t count, uint64_t offset_bytes, struct err *e)
+{
+    uint8_t *at = data;
+    size_t done = 0;
+
+    while (done < count) {
+        ssize_t n = pread(fd, at + done, count - done, (off_t)(offset_bytes + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(e, "reading at byte %" PRIu64, offset_bytes + done);
+        if (n == 0)
+            return err_set(e, ERR_CORRUPT, "it ends at byte %" PRIu64 ", %zu bytes too early",
+                           offset_bytes + done, count - done);
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int io_write_all(int fd, const void *data, size_t count, struct err *e)
+{
+    const uint8_t *at = data;
+    size_t done = 0;
+
+    while (done < count) {
+        ssize_t n = write(fd, at + done, count - done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(e, "writing");
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int io_pwrite_all(int fd, const void *data, size_t count, uint64_t offset_bytes, struct err *e)
+{
+    const uint8_t *at = data;
+    size_t done = 0;
+
+    while (done < count) {
+        ssize_t n = pwrite(fd, at + done, count - done, (off_t)(offset_bytes + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(e, "writing at byte %" PRIu64, offset_bytes + done);
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int io_sync(int fd, struct err *e)
+{
+    while (fsync(fd) != 0)
+        if (errno != EINTR)
+            return err_sys(e, "making it durable");
+    return 0;
+}
+
+int io_close(int *fd, struct err *e)
+{
+    int was = *fd;
+
+    *fd = -1;
+    if (close(was) != 0 && errno != EINTR)
+        return err_sys(e, "closing");
+    return 0;
+}
+
+void io_drop(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+int io_set_nonblocking(int fd, int on, struct err *e)
+{
+    int flags = fcntl(fd, F_GETFL);
+
+    if (flags < 0)
+        return err_sys(e, "reading descriptor flags");
+    flags = on ? (flags | O_NONBLOCK) : (flags & ~O_NONBLOCK);
+    if (fcntl(fd, F_SETFL, flags) != 0)
+        return err_sys(e, "setting descriptor flags");
+    return 0;
+}
+
+uint64_t io_clock_ms(void)
+{
+    struct timespec t = { 0 };
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
