@@ -285,7 +285,7 @@ bool secret_can_ask(void)
     return can;
 }
 
-int secret_from_terminal(struct secret *out, const char *prompt, struct err *e)
+int secret_from_terminal(struct secret *out, const char *prompt, bool echo, struct err *e)
 {
     struct secret s = { 0 };
     struct termios was, quiet;
@@ -306,7 +306,8 @@ int secret_from_terminal(struct secret *out, const char *prompt, struct err *e)
         goto out;
     }
     quiet = was;
-    quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHONL);
+    if (!echo)
+        quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHONL);
     quiet.c_lflag |= ICANON | ISIG;
     if (tcsetattr(fd, TCSAFLUSH, &quiet) != 0) {
         err_sys(e, "switching off the terminal's echo");
@@ -328,7 +329,8 @@ int secret_from_terminal(struct secret *out, const char *prompt, struct err *e)
 out:
     if (changed) {
         tcsetattr(fd, TCSAFLUSH, &was);
-        io_write_all(fd, "\n", 1, NULL);
+        if (!echo)
+            io_write_all(fd, "\n", 1, NULL);
     }
     io_drop(&fd);
     secret_free(&s);

@@ -17,6 +17,7 @@
 #include "protocol/base/err.h"
 #include "protocol/block/digest.h"
 #include "receiver/base/sizes.h"
+#include "receiver/host/snapshot.h"
 
 struct state;
 struct transport;
@@ -28,9 +29,6 @@ enum data_choice { DATA_AUTO, DATA_TCP, DATA_SSH };
 
 /* --data-security */
 enum data_security { DATA_ENCRYPT, DATA_AUTH };
-
-/* --quiesce */
-enum quiesce_choice { QUIESCE_TRY, QUIESCE_REQUIRE, QUIESCE_NO };
 
 /* ADDR[:PORT]: a numeric address or a name; "" and 0 where it was not given. */
 enum { DATA_ADDRESS_BYTES = 256 };
@@ -77,7 +75,7 @@ struct run_options {
     bool yes;                     /* questions are answered with yes */
     int compress;                 /* COMPRESS_AUTO, COMPRESS_NONE, 1..COMPRESS_MAX */
     uint64_t bwlimit;             /* bytes per second on the data channel; 0: none was given */
-    enum quiesce_choice quiesce;
+    enum snapshot_quiesce quiesce;
     struct disk_list exclude;
     struct disk_list only;        /* count 0: all */
     uint64_t max_snapshot_age_s;  /* 86400 */
