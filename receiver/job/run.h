@@ -16,6 +16,7 @@
 
 #include "protocol/base/err.h"
 #include "protocol/block/digest.h"
+#include "protocol/wire/messages.h"
 #include "receiver/base/sizes.h"
 #include "receiver/host/snapshot.h"
 
@@ -45,9 +46,6 @@ struct data_options {
     enum data_security security;
 };
 
-/* --compress */
-enum { COMPRESS_AUTO = -1, COMPRESS_NONE = 0, COMPRESS_MAX = 19 };
-
 /* Disks by slot: "scsi0:1". */
 enum { DISK_SLOT_BYTES = 16 };
 struct disk_list {
@@ -73,7 +71,7 @@ struct run_options {
     bool dry_run;                 /* nothing is changed on either side */
     bool full;                    /* hints and digests are ignored */
     bool yes;                     /* questions are answered with yes */
-    int compress;                 /* COMPRESS_AUTO, COMPRESS_NONE, 1..COMPRESS_MAX */
+    uint8_t compress;             /* as on the wire: COMPRESS_AUTO, 0 for none, 1..COMPRESS_LEVEL_MAX */
     uint64_t bwlimit;             /* bytes per second on the data channel; 0: none was given */
     enum snapshot_quiesce quiesce;
     struct disk_list exclude;
