@@ -15,6 +15,7 @@
 /* Signals come to the process, so what they leave behind is the process's too. */
 static volatile sig_atomic_t first_signal;
 static volatile sig_atomic_t signal_count;
+static atomic_bool stopped;
 static int pipe_read = -1;
 static int pipe_write = -1;
 
@@ -24,6 +25,7 @@ void stop_raise(int signal)
 
     if (first_signal == 0)
         first_signal = signal;
+    atomic_store(&stopped, true);
     if (signal_count < 100)
         signal_count++;
     /* A full pipe is readable already, so the result does not matter. */
@@ -79,6 +81,11 @@ bool stop_requested(void)
     return first_signal != 0;
 }
 
+const atomic_bool *stop_flag(void)
+{
+    return &stopped;
+}
+
 bool stop_hurried(void)
 {
     return signal_count > 1;
@@ -121,6 +128,7 @@ void stop_reset(void)
 
     first_signal = 0;
     signal_count = 0;
+    atomic_store(&stopped, false);
     while (pipe_read >= 0 && read(pipe_read, drop, sizeof drop) > 0)
         ;
 }

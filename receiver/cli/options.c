@@ -7,8 +7,9 @@
 #include "protocol/base/err.h"
 #include "receiver/base/utf8.h"
 #include "receiver/cli/targets.h"
+#include "receiver/mirror/mirror.h"
 
-enum { KEEP_MAX = 10000, SLICES_MAX = 10000 };
+enum { SLICES_MAX = 10000 };
 
 struct option_row {
     const char *long_name;
@@ -143,7 +144,7 @@ static int take_keep(struct options *o, const char *value, struct err *e)
 {
     uint64_t keep;
 
-    if (number_parse(&keep, value, 0, KEEP_MAX, e) != 0)
+    if (number_parse(&keep, value, 0, MIRROR_KEEP_MAX, e) != 0)
         return -1;
     o->keep = (uint32_t)keep;
     return 0;

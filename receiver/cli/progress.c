@@ -25,8 +25,7 @@ enum {
 };
 
 struct shown_disk {
-    char name[300]; /* "VM slot", raw */
-    char slot[DISK_SLOT_BYTES];
+    char name[300]; /* "VM slot" or what is done, raw */
     uint64_t done, total, read, sent, same;
     bool ended;
     uint64_t began_ms, rate_ms, status_ms;
@@ -203,7 +202,11 @@ static struct shown_disk *find(struct progress *p, const struct disk_progress *d
     char name[sizeof p->disks->name];
     struct shown_disk *more;
 
-    snprintf(name, sizeof name, "%.*s %s", (int)(sizeof name - DISK_SLOT_BYTES - 2), d->vm, d->disk);
+    if (d->what != NULL)
+        snprintf(name, sizeof name, "%s", d->what);
+    else
+        snprintf(name, sizeof name, "%.*s %s", (int)(sizeof name - DISK_SLOT_BYTES - 2), d->vm,
+                 d->disk);
     for (size_t i = 0; i < p->count; i++) {
         if (strcmp(p->disks[i].name, name) == 0)
             return &p->disks[i];

@@ -136,6 +136,8 @@ void report_progress(struct report *r, const struct disk_progress *p, uint64_t m
         return;
     json_text(&r->json, "vm", p->vm);
     json_text(&r->json, "disk", p->disk);
+    if (p->what != NULL)
+        json_text(&r->json, "step", p->what);
     json_number(&r->json, "done", p->done_bytes);
     json_number(&r->json, "total", p->total_bytes);
     json_number(&r->json, "read", p->read_bytes);

@@ -181,6 +181,7 @@ void run_result_free(struct run_result *r);
 struct disk_progress {
     const char *vm;
     const char *disk;
+    const char *what;     /* NULL for the stream of a disk; else other long work: "re-digesting …" */
     uint64_t done_bytes;  /* position: read, skipped as hole or as unchanged */
     uint64_t total_bytes; /* of the plan */
     uint64_t read_bytes;
@@ -202,6 +203,7 @@ struct run_events {
     /* One line of the plan: "scsi0:0: agent, data over tcp, changes by digest". */
     void (*plan)(void *context, const char *vm, const char *line);
     void (*progress)(void *context, const struct disk_progress *p);
+    /* Once for each VM of the result, also for an operand that names none. */
     void (*vm_end)(void *context, const struct vm_result *v);
 };
 
