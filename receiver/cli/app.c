@@ -202,6 +202,8 @@ int app_main(int argc, char **argv)
         e.code = ERR_NONE;
     code = finish(&app, &e, began_ms);
     report_close(app.report);
+    if (app.summary_end != NULL)
+        app.summary_end(app.summary_context);
     run_result_free(&app.result);
     state_close(app.state);
     log_close_file();

@@ -140,3 +140,34 @@ void table_print(const struct table *t, FILE *out, unsigned width, unsigned inde
     for (size_t i = 0; i < t->cell_count; i += t->column_count)
         print_line(t, out, (const char *const *)&t->cells[i], widths, indent);
 }
+
+void text_wrap(FILE *out, const char *head, const char *text, unsigned column, unsigned width)
+{
+    char shown[2 * CELL_BYTES];
+    size_t at = strlen(head);
+    bool first = true;
+    char *rest, *word;
+
+    utf8_show(shown, sizeof shown, text);
+    fputs(head, out);
+    if (at < column) {
+        print_blanks(out, column - at);
+        at = column;
+    }
+    for (word = strtok_r(shown, " ", &rest); word != NULL; word = strtok_r(NULL, " ", &rest)) {
+        size_t columns = utf8_columns(word);
+
+        if (!first && at + 1 + columns > width) {
+            fputc('\n', out);
+            print_blanks(out, column);
+            at = column;
+        } else if (!first) {
+            fputc(' ', out);
+            at++;
+        }
+        fputs(word, out);
+        at += columns;
+        first = false;
+    }
+    fputc('\n', out);
+}

@@ -30,4 +30,10 @@ int table_row(struct table *t, const char *const *cells, struct err *e);
  */
 void table_print(const struct table *t, FILE *out, unsigned width, unsigned indent);
 
+/*
+ * A paragraph: head, then text from column on, broken at blanks so that lines keep within width; one
+ * that is longer than a line stands alone.  text is escaped, head is not.
+ */
+void text_wrap(FILE *out, const char *head, const char *text, unsigned column, unsigned width);
+
 #endif

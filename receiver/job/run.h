@@ -62,11 +62,14 @@ struct run_connector {
 /* What every run over VMs of a host takes. */
 struct run_options {
     const char *host;             /* as the user wrote it, for messages and records */
+    const char *host_name;        /* of that: name or address alone */
+    uint16_t host_port;
+    const char *host_user;
     struct run_connector connect;
     struct state *state;          /* journal, install id */
     uint64_t lock_wait_s;         /* 600 */
     struct data_options data;
-    const char *agent_file;       /* NULL: beside the program, then libexec/vmferry/ */
+    const char *agent_file;       /* a file that was found; NULL: there is none, and that was said */
     const char *agent_dir;        /* NULL, or a datastore place "[ds] dir" */
     bool dry_run;                 /* nothing is changed on either side */
     bool full;                    /* hints and digests are ignored */
