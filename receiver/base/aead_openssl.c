@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #include "protocol/base/err.h"
@@ -19,17 +18,10 @@ struct openssl_key {
 static EVP_CIPHER *ciphers[AEAD_ID_END];
 static pthread_once_t ciphers_once = PTHREAD_ONCE_INIT;
 
-static void ciphers_free(void)
-{
-    for (size_t id = 1; id < AEAD_ID_END; id++)
-        EVP_CIPHER_free(ciphers[id]);
-}
-
 static void ciphers_fetch(void)
 {
     ciphers[AEAD_AES_256_GCM] = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     ciphers[AEAD_CHACHA20_POLY1305] = EVP_CIPHER_fetch(NULL, "ChaCha20-Poly1305", NULL);
-    OPENSSL_atexit(ciphers_free);
 }
 
 static void key_free(void *key)
