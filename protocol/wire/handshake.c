@@ -172,10 +172,10 @@ int handshake_read_m1(const struct session_secret *s, const uint8_t m1[HANDSHAKE
     if (d.version != WIRE_VERSION)
         return err_set(e, ERR_PEER, "the peer speaks version %u of the protocol, not %d", d.version,
                        WIRE_VERSION);
-    if (d.offer.connection == 0 || d.offer.aead_set == 0 || d.offer.mode_set == 0 ||
-        (d.offer.aead_set & ~AEAD_SET_ALL) != 0 || (d.offer.mode_set & ~RECORD_MODE_SET_ALL) != 0)
-        return err_set(e, ERR_PEER, "the peer offers connection %u, ciphers 0x%02x, modes 0x%02x",
-                       d.offer.connection, d.offer.aead_set, d.offer.mode_set);
+    if (d.offer.aead_set == 0 || (d.offer.aead_set & ~AEAD_SET_ALL) != 0 ||
+        d.offer.mode_set == 0 || (d.offer.mode_set & ~RECORD_MODE_SET_ALL) != 0)
+        return err_set(e, ERR_PEER, "the peer offers ciphers 0x%02x and modes 0x%02x",
+                       d.offer.aead_set, d.offer.mode_set);
     *offer = d.offer;
     return 0;
 }

@@ -50,7 +50,7 @@ void session_secret_wipe(struct session_secret *s);
 
 /* What M1 says. */
 struct handshake_offer {
-    uint32_t connection; /* number within the session, from 1; each is used once */
+    uint32_t connection; /* number within the session, each used once; 0 is the control link */
     uint8_t aead_set;
     uint8_t mode_set;
 };
