@@ -22,6 +22,7 @@ link_header(${XXHASH_H_DIR}/xxhash.h)
 link_header(${SODIUM_H_DIR}/sodium.h)
 link_header(${SODIUM_H_DIR}/sodium)
 target_include_directories(project_flags SYSTEM INTERFACE ${LINKS})
+target_compile_options(project_flags INTERFACE -fno-pie -ffunction-sections -fdata-sections)
 
 add_library(PkgConfig::ZSTD STATIC IMPORTED)
 set_target_properties(PkgConfig::ZSTD PROPERTIES IMPORTED_LOCATION ${ZSTD_A})
