@@ -2,6 +2,8 @@
 #
 # What a file must be before it is copied to a host: one static, stripped x86-64 program at a fixed
 # address, that asks for no loader and no relocation, of a modest size, and that starts.
+cmake_minimum_required(VERSION 3.25)
+
 function(read_elf out)
     execute_process(COMMAND ${READELF} -W ${ARGN} ${PROGRAM}
         OUTPUT_VARIABLE text ERROR_VARIABLE noise RESULT_VARIABLE rc)

@@ -2,6 +2,8 @@
 #
 # The program that is run in a special way prints what the expected one prints on the same file (the last
 # argument), but for the number of threads, which must be THREADS.
+cmake_minimum_required(VERSION 3.25)
+
 set(command "")
 set(behind FALSE)
 foreach(i RANGE ${CMAKE_ARGC})

@@ -30,7 +30,9 @@ enum { AEAD_SET_ALL = (1u << (AEAD_ID_END - 1)) - 1 };
 
 static inline uint8_t aead_bit(uint8_t id)
 {
-    return id >= 1 && id < AEAD_ID_END ? (uint8_t)(1u << (id - 1)) : 0;
+    if (id < 1 || id >= AEAD_ID_END)
+        return 0;
+    return (uint8_t)(1u << (id - 1));
 }
 
 struct aead {

@@ -60,7 +60,8 @@ static void mac_of(const struct session_secret *s, const char *label, size_t lab
     hkdf_expand(key, sizeof key, root, (const uint8_t *)label, label_bytes);
     crypto_auth_hmacsha256_init(&state, key, sizeof key);
     crypto_auth_hmacsha256_update(&state, first, first_bytes);
-    crypto_auth_hmacsha256_update(&state, second, second_bytes);
+    if (second_bytes > 0)
+        crypto_auth_hmacsha256_update(&state, second, second_bytes);
     crypto_auth_hmacsha256_final(&state, mac);
     sodium_memzero(root, sizeof root);
     sodium_memzero(key, sizeof key);

@@ -8,9 +8,10 @@
 void hkdf_extract(uint8_t key[HKDF_KEY_BYTES], const uint8_t *salt, size_t salt_bytes,
                   const uint8_t *input, size_t input_bytes)
 {
+    static const uint8_t no_salt[1];
     crypto_auth_hmacsha256_state state;
 
-    crypto_auth_hmacsha256_init(&state, salt, salt_bytes);
+    crypto_auth_hmacsha256_init(&state, salt_bytes > 0 ? salt : no_salt, salt_bytes);
     crypto_auth_hmacsha256_update(&state, input, input_bytes);
     crypto_auth_hmacsha256_final(&state, key);
     sodium_memzero(&state, sizeof state);
@@ -30,7 +31,8 @@ void hkdf_expand(uint8_t *out, size_t out_bytes, const uint8_t key[HKDF_KEY_BYTE
 
         crypto_auth_hmacsha256_init(&state, key, HKDF_KEY_BYTES);
         crypto_auth_hmacsha256_update(&state, part, part_bytes);
-        crypto_auth_hmacsha256_update(&state, info, info_bytes);
+        if (info_bytes > 0)
+            crypto_auth_hmacsha256_update(&state, info, info_bytes);
         crypto_auth_hmacsha256_update(&state, &n, 1);
         crypto_auth_hmacsha256_final(&state, part);
         part_bytes = sizeof part;

@@ -45,7 +45,9 @@ enum { RECORD_MODE_SET_ALL = (1u << (RECORD_MODE_END - 1)) - 1 };
 
 static inline uint8_t record_mode_bit(uint8_t mode)
 {
-    return mode >= 1 && mode < RECORD_MODE_END ? (uint8_t)(1u << (mode - 1)) : 0;
+    if (mode < 1 || mode >= RECORD_MODE_END)
+        return 0;
+    return (uint8_t)(1u << (mode - 1));
 }
 
 /* One direction of one connection.  Empty value: { 0 }. */
