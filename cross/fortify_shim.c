@@ -1,7 +1,7 @@
 /*
  * Functions that only glibc has and that archives built against it ask for: the checked forms that
- * -D_FORTIFY_SOURCE puts in the place of the plain ones.  Weak, so that with glibc its own are taken.
- * Each keeps the check: an overflow ends the program.  What the archives may want stands in
+ * -D_FORTIFY_SOURCE puts in the place of the plain ones.  Weak, so that with glibc its own are
+ * taken.  Each keeps the check: an overflow ends the program.  What the archives may want stands in
  * libzstd.symbols and libsodium.symbols.
  */
 #include <stdarg.h>

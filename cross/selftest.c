@@ -1,8 +1,8 @@
 /*
- * What the agent does, without its protocol: read a file, hash it, compress, seal, and back, in threads
- * where there are any.  Built like the agent and run under the system-call filter, and built for this
- * machine: both must print the same.  So the distribution's archives, which were made for glibc, are
- * seen to work inside a musl program.
+ * What the agent does, without its protocol: read a file, hash it, compress, seal, and back, in
+ * threads where there are any.  Built like the agent and run under the system-call filter, and
+ * built for this machine: both must print the same.  So the distribution's archives, which were
+ * made for glibc, are seen to work inside a musl program.
  *
  *     agent-selftest FILE
  */
@@ -38,7 +38,7 @@ struct share {
     size_t first, end;
 };
 
-/* Seal the packed block in place, open it again, and unpack it: the tag covers what zstd then reads. */
+/* Seal the packed block in place and open it again: only then may zstd read it. */
 static int round_trip(struct work *w, size_t i, size_t packed, uint8_t aead, enum record_mode mode,
                       uint8_t tag[RECORD_TAG_BYTES])
 {
@@ -70,8 +70,8 @@ static int do_block(struct work *w, size_t i, ZSTD_CCtx *pack, ZSTD_DCtx *unpack
     struct digest d = digest_of(&w->secret, w->plain[i], BLOCK);
     uint8_t *room = w->out[i] + RECORD_HEADER_BYTES, tag[RECORD_TAG_BYTES];
     char hex[DIGEST_HEX_BYTES], tag_hex[2 * RECORD_TAG_BYTES + 1];
-    size_t packed = ZSTD_compress2(pack, room, sizeof w->out[i] - RECORD_OVERHEAD_BYTES,
-                                   w->plain[i], BLOCK);
+    size_t packed =
+        ZSTD_compress2(pack, room, sizeof w->out[i] - RECORD_OVERHEAD_BYTES, w->plain[i], BLOCK);
     size_t at;
 
     if (ZSTD_isError(packed))

@@ -10,7 +10,7 @@
 #include "protocol/wire/handshake.h"
 #include "version.h"
 
-/* One line with what this build holds, so that a wrong one on a host can be told from its output. */
+/* One line with what this build holds, so that a wrong one on a host can be told by it. */
 static int print_version(void)
 {
     printf("vmferry-agent %s protocol %d zstd %s libsodium %s ciphers 0x%02x\n", VMFERRY_VERSION,
@@ -23,6 +23,7 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
         return print_version();
-    fprintf(stderr, "vmferry-agent is started by vmferry, not by hand; --version tells what it is\n");
+    fprintf(stderr,
+            "vmferry-agent is started by vmferry, not by hand; --version tells what it is\n");
     return 2;
 }

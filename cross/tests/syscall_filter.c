@@ -3,8 +3,8 @@
  *
  *     syscall-filter [--eperm] [--without NAME]... LIST PROGRAM [ARGUMENT]...
  *
- * Unknown calls are answered ENOSYS, or EPERM with --eperm.  For tests: what works here needs no more
- * than the list says.  Exit status: the program's, or 125 when the filter could not be put on.
+ * Unknown calls are answered ENOSYS, or EPERM with --eperm.  For tests: what works here needs no
+ * more than the list says.  Exit status: the program's, or 125 when the filter could not be put on.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -108,9 +108,9 @@ int main(int argc, char **argv)
     if (filter == NULL)
         die("libseccomp gives no filter");
     allow_list(filter, argv[at], without, count);
-    /* Only this one call of execve, told by the address of its path: the program itself has none. */
+    /* Only this call of execve, told by the address of its path: the program itself has none. */
     rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(execve), 1,
-                          SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)(uintptr_t)argv[at + 1]));
+                          SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)(uintptr_t)argv[at + 1], 0));
     if (rc == 0)
         rc = seccomp_load(filter);
     if (rc != 0)

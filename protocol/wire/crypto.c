@@ -44,7 +44,7 @@ int crypto_random(void *out, size_t count, struct err *e)
 
         if (got < 0 && errno == EINTR)
             continue;
-        /* Old kernels and VMkernels do not have the call, and some answer EPERM instead of ENOSYS. */
+        /* Old kernels and VMkernels lack the call; some answer EPERM instead of ENOSYS. */
         if (got <= 0)
             return random_from_device(at, count, e);
         at += got;
@@ -60,7 +60,7 @@ static const char *sodium_source_name(void)
 
 static void sodium_source_fill(void *const out, const size_t count)
 {
-    /* Proved to work by crypto_start; what fails now is a broken machine, and keys must not be weak. */
+    /* It worked in crypto_start: this machine is broken, and weak keys are worse than an end. */
     if (crypto_random(out, count, NULL) != 0)
         abort();
 }

@@ -16,7 +16,7 @@ struct err;
  */
 int crypto_start(struct err *e);
 
-/* Random bytes of the system, fit for keys: getrandom, else /dev/urandom.  0, or -1 with ERR_SYSTEM. */
+/* Random bytes fit for keys: getrandom, else /dev/urandom.  0, or -1 with ERR_SYSTEM. */
 int crypto_random(void *out, size_t count, struct err *e);
 
 /* Overwrite a secret so that the compiler cannot leave it out. */

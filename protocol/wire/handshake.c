@@ -31,7 +31,8 @@ struct m1 {
 
 int session_secret_make(struct session_secret *s, struct err *e)
 {
-    if (crypto_random(s->id, sizeof s->id, e) != 0 || crypto_random(s->key, sizeof s->key, e) != 0) {
+    if (crypto_random(s->id, sizeof s->id, e) != 0 ||
+        crypto_random(s->key, sizeof s->key, e) != 0) {
         session_secret_wipe(s);
         return err_add(e, "making the session's secret");
     }
@@ -104,8 +105,10 @@ static void derive_keys(const struct session_secret *s, const uint8_t m1[HANDSHA
     crypto_hash_sha256_update(&state, m2, HANDSHAKE_M2_BYTES);
     crypto_hash_sha256_final(&state, salt);
     hkdf_extract(root, salt, sizeof salt, s->key, sizeof s->key);
-    direction_key(root, to_responder_label, sizeof to_responder_label - 1, connection, to_responder);
-    direction_key(root, to_initiator_label, sizeof to_initiator_label - 1, connection, to_initiator);
+    direction_key(root, to_responder_label, sizeof to_responder_label - 1, connection,
+                  to_responder);
+    direction_key(root, to_initiator_label, sizeof to_initiator_label - 1, connection,
+                  to_initiator);
     sodium_memzero(root, sizeof root);
 }
 
@@ -173,8 +176,8 @@ int handshake_read_m1(const struct session_secret *s, const uint8_t m1[HANDSHAKE
     if (d.version != WIRE_VERSION)
         return err_set(e, ERR_PEER, "the peer speaks version %u of the protocol, not %d", d.version,
                        WIRE_VERSION);
-    if (d.offer.aead_set == 0 || (d.offer.aead_set & ~AEAD_SET_ALL) != 0 ||
-        d.offer.mode_set == 0 || (d.offer.mode_set & ~RECORD_MODE_SET_ALL) != 0)
+    if (d.offer.aead_set == 0 || (d.offer.aead_set & ~AEAD_SET_ALL) != 0 || d.offer.mode_set == 0 ||
+        (d.offer.mode_set & ~RECORD_MODE_SET_ALL) != 0)
         return err_set(e, ERR_PEER, "the peer offers ciphers 0x%02x and modes 0x%02x",
                        d.offer.aead_set, d.offer.mode_set);
     *offer = d.offer;
@@ -192,7 +195,8 @@ int handshake_choose(const struct handshake_offer *offer, uint8_t aead_set, uint
                 *choice = (struct handshake_choice){ .aead = aead, .mode = mode };
                 return 0;
             }
-    return err_set(e, ERR_PEER, "the peer offers ciphers 0x%02x, modes 0x%02x; we have 0x%02x, 0x%02x",
+    return err_set(e, ERR_PEER,
+                   "the peer offers ciphers 0x%02x, modes 0x%02x; we have 0x%02x, 0x%02x",
                    offer->aead_set, offer->mode_set, aead_set, mode_set);
 }
 

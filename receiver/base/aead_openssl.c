@@ -64,8 +64,9 @@ static int chacha_key_new(void **key, const uint8_t secret[AEAD_KEY_BYTES], stru
     return key_new(key, AEAD_CHACHA20_POLY1305, secret, e);
 }
 
-static int seal(void *key, const uint8_t nonce[AEAD_NONCE_BYTES], const uint8_t *ad, size_t ad_bytes,
-                const uint8_t *plain, size_t plain_bytes, uint8_t *sealed, struct err *e)
+static int seal(void *key, const uint8_t nonce[AEAD_NONCE_BYTES], const uint8_t *ad,
+                size_t ad_bytes, const uint8_t *plain, size_t plain_bytes, uint8_t *sealed,
+                struct err *e)
 {
     struct openssl_key *k = key;
     int done;

@@ -88,15 +88,15 @@ static void two_ends_agree_and_talk(void **state)
     assert_int_equal(handshake_read_m1(&s, m1, &offer, &e), 0);
     assert_int_equal(offer.connection, 3);
     assert_int_equal(offer.aead_set, aead_sodium_offer());
-    assert_int_equal(handshake_choose(&offer, aead_sodium_offer(), RECORD_MODE_SET_ALL, &choice, &e),
-                     0);
+    assert_int_equal(
+        handshake_choose(&offer, aead_sodium_offer(), RECORD_MODE_SET_ALL, &choice, &e), 0);
     assert_int_equal(handshake_answer(&s, m1, &choice, m2, &receiver, &e), 0);
     assert_int_equal(handshake_finish(&s, m1, m2, &agent, &e), 0);
     assert_memory_not_equal(agent.send, agent.receive, AEAD_KEY_BYTES);
 
-    assert_int_equal(
-        record_key_start(&from, aead_sodium_find(agent.choice.aead), agent.choice.mode, agent.send, &e),
-        0);
+    assert_int_equal(record_key_start(&from, aead_sodium_find(agent.choice.aead), agent.choice.mode,
+                                      agent.send, &e),
+                     0);
     assert_int_equal(record_key_start(&to, aead_sodium_find(receiver.choice.aead),
                                       receiver.choice.mode, receiver.receive, &e),
                      0);
@@ -242,7 +242,8 @@ static void only_what_both_have_is_chosen(void **state)
     assert_int_equal(handshake_choose(&offer, AEAD_SET_ALL, RECORD_MODE_SET_ALL, &c, &e), 0);
     assert_int_equal(c.aead, AEAD_AES_256_GCM);
     assert_int_equal(c.mode, RECORD_ENCRYPT);
-    assert_int_equal(handshake_choose(&offer, AEAD_SET_ALL, record_mode_bit(RECORD_AUTH), &c, &e), 0);
+    assert_int_equal(handshake_choose(&offer, AEAD_SET_ALL, record_mode_bit(RECORD_AUTH), &c, &e),
+                     0);
     assert_int_equal(c.mode, RECORD_AUTH);
     offer.aead_set = aead_bit(AEAD_CHACHA20_POLY1305);
     assert_int_equal(handshake_choose(&offer, AEAD_SET_ALL, RECORD_MODE_SET_ALL, &c, &e), 0);
@@ -259,9 +260,12 @@ static void only_what_both_have_is_chosen(void **state)
 static void a_choice_that_was_not_offered_is_refused_at_both_ends(void **state)
 {
     static const struct handshake_choice bad[] = {
-        { AEAD_AES_256_GCM, RECORD_ENCRYPT }, { AEAD_CHACHA20_POLY1305, RECORD_AUTH },
-        { 0, RECORD_ENCRYPT },                { AEAD_CHACHA20_POLY1305, 0 },
-        { AEAD_ID_END, RECORD_ENCRYPT },      { 255, 255 },
+        { AEAD_AES_256_GCM, RECORD_ENCRYPT },
+        { AEAD_CHACHA20_POLY1305, RECORD_AUTH },
+        { 0, RECORD_ENCRYPT },
+        { AEAD_CHACHA20_POLY1305, 0 },
+        { AEAD_ID_END, RECORD_ENCRYPT },
+        { 255, 255 },
     };
     struct session_secret s = vector_secret();
     struct handshake_offer narrow = { .connection = 1,
@@ -283,7 +287,7 @@ static void a_choice_that_was_not_offered_is_refused_at_both_ends(void **state)
 static void an_offer_of_nothing_or_of_unknown_things_is_refused(void **state)
 {
     static const struct handshake_offer bad[] = {
-        { 1, 0, RECORD_MODE_SET_ALL }, { 1, AEAD_SET_ALL, 0 }, { 1, 0x80, RECORD_MODE_SET_ALL },
+        { 1, 0, RECORD_MODE_SET_ALL },    { 1, AEAD_SET_ALL, 0 }, { 1, 0x80, RECORD_MODE_SET_ALL },
         { 1, 0xff, RECORD_MODE_SET_ALL }, { 1, AEAD_SET_ALL, 4 },
     };
     struct session_secret s = vector_secret();
