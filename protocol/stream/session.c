@@ -880,13 +880,7 @@ void stream_message_free(struct stream_message *m)
 
 struct link *stream_link(struct stream *st)
 {
-    struct session *s = st->session;
-    struct link *l;
-
-    pthread_mutex_lock(&s->lock);
-    l = st->slot->dead ? NULL : st->slot->link;
-    pthread_mutex_unlock(&s->lock);
-    return l;
+    return st->slot->link; /* kept while the stream lives, dead or not */
 }
 
 void stream_wake_at(struct stream *st, uint64_t clock_ms)

@@ -141,7 +141,7 @@ struct stream_message {
 struct stream_message *stream_receive(struct stream *st);
 void stream_message_free(struct stream_message *m);
 
-/* The link of the stream, to send on; NULL when it is dead (then the step fails anyway). */
+/* The link of the stream, to send on.  A dead one refuses, and the step fails. */
 struct link *stream_link(struct stream *st);
 
 /* Ask for a step at this time of io_clock_ms, whatever else happens. */
