@@ -252,7 +252,10 @@ static int lane_look(struct lane *l, struct err *e)
     if (l->stream == NULL) {
         if (lane_open(l, &why) == 0)
             return 0;
-        return lane_trouble(l, &why, e);
+        if (l->stream != NULL || !agent_session_alive(*l->transfer->session, NULL))
+            return lane_trouble(l, &why, e);
+        *e = why; /* no way to open one is left */
+        return -1;
     }
     switch (stream_state(l->stream, &why)) {
     case STREAM_RUNNING:
