@@ -17,6 +17,7 @@ import time
 DRIVER = sys.argv[1]
 PASSWORD = "correct horse"
 SKIP = 77
+os.environ["LSAN_OPTIONS"] = f"suppressions={os.path.dirname(os.path.abspath(__file__))}/lsan.supp:print_suppressions=0"
 cases = 0
 
 
