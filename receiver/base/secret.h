@@ -35,10 +35,10 @@ int secret_from_file(struct secret *out, const char *path, struct err *e);
 int secret_from_command(struct secret *out, const char *command, unsigned timeout_s, struct err *e);
 
 /*
- * Ask on the terminal of the process, without echo.  ERR_USAGE when there is none; ERR_STOPPED when a
+ * Ask on the terminal of the process, as a rule without echo.  ERR_USAGE when there is none; ERR_STOPPED when a
  * signal ends the question (stop.h).
  */
-int secret_from_terminal(struct secret *out, const char *prompt, struct err *e);
+int secret_from_terminal(struct secret *out, const char *prompt, bool echo, struct err *e);
 
 /* True when there is a terminal to ask on. */
 bool secret_can_ask(void);

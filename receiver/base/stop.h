@@ -7,6 +7,7 @@
 #ifndef RECEIVER_BASE_STOP_H
 #define RECEIVER_BASE_STOP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -19,6 +20,8 @@ int stop_install(struct err *e);
 int stop_fd(void);
 
 bool stop_requested(void);
+/* The same as a flag that turns true, for those who take one. */
+const atomic_bool *stop_flag(void);
 /* More than one signal has come. */
 bool stop_hurried(void);
 /* The first signal, or 0. */

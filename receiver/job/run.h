@@ -16,7 +16,9 @@
 
 #include "protocol/base/err.h"
 #include "protocol/block/digest.h"
+#include "protocol/wire/messages.h"
 #include "receiver/base/sizes.h"
+#include "receiver/host/snapshot.h"
 
 struct state;
 struct transport;
@@ -28,9 +30,6 @@ enum data_choice { DATA_AUTO, DATA_TCP, DATA_SSH };
 
 /* --data-security */
 enum data_security { DATA_ENCRYPT, DATA_AUTH };
-
-/* --quiesce */
-enum quiesce_choice { QUIESCE_TRY, QUIESCE_REQUIRE, QUIESCE_NO };
 
 /* ADDR[:PORT]: a numeric address or a name; "" and 0 where it was not given. */
 enum { DATA_ADDRESS_BYTES = 256 };
@@ -46,9 +45,6 @@ struct data_options {
     struct data_address connect; /* what the agent dials; empty: what we listen on */
     enum data_security security;
 };
-
-/* --compress */
-enum { COMPRESS_AUTO = -1, COMPRESS_NONE = 0, COMPRESS_MAX = 19 };
 
 /* Disks by slot: "scsi0:1". */
 enum { DISK_SLOT_BYTES = 16 };
@@ -66,18 +62,21 @@ struct run_connector {
 /* What every run over VMs of a host takes. */
 struct run_options {
     const char *host;             /* as the user wrote it, for messages and records */
+    const char *host_name;        /* of that: name or address alone */
+    uint16_t host_port;
+    const char *host_user;
     struct run_connector connect;
     struct state *state;          /* journal, install id */
     uint64_t lock_wait_s;         /* 600 */
     struct data_options data;
-    const char *agent_file;       /* NULL: beside the program, then libexec/vmferry/ */
+    const char *agent_file;       /* a file that was found; NULL: there is none, and that was said */
     const char *agent_dir;        /* NULL, or a datastore place "[ds] dir" */
     bool dry_run;                 /* nothing is changed on either side */
     bool full;                    /* hints and digests are ignored */
     bool yes;                     /* questions are answered with yes */
-    int compress;                 /* COMPRESS_AUTO, COMPRESS_NONE, 1..COMPRESS_MAX */
+    uint8_t compress;             /* as on the wire: COMPRESS_AUTO, 0 for none, 1..COMPRESS_LEVEL_MAX */
     uint64_t bwlimit;             /* bytes per second on the data channel; 0: none was given */
-    enum quiesce_choice quiesce;
+    enum snapshot_quiesce quiesce;
     struct disk_list exclude;
     struct disk_list only;        /* count 0: all */
     uint64_t max_snapshot_age_s;  /* 86400 */
@@ -185,6 +184,7 @@ void run_result_free(struct run_result *r);
 struct disk_progress {
     const char *vm;
     const char *disk;
+    const char *what;     /* NULL for the stream of a disk; else other long work: "re-digesting …" */
     uint64_t done_bytes;  /* position: read, skipped as hole or as unchanged */
     uint64_t total_bytes; /* of the plan */
     uint64_t read_bytes;
@@ -206,6 +206,7 @@ struct run_events {
     /* One line of the plan: "scsi0:0: agent, data over tcp, changes by digest". */
     void (*plan)(void *context, const char *vm, const char *line);
     void (*progress)(void *context, const struct disk_progress *p);
+    /* Once for each VM of the result, also for an operand that names none. */
     void (*vm_end)(void *context, const struct vm_result *v);
 };
 
