@@ -1,7 +1,7 @@
 /*
- * Authenticated encryption as a table of functions, so that each end plugs in what is fast and sound
- * there: libsodium in the agent (aead_sodium.c), OpenSSL in the receiver.  The bytes on the wire are
- * the same: sealed text = cipher text, as long as the plain text, then the tag.
+ * Authenticated encryption as a table of functions, so that each end plugs in what is fast and
+ * sound there: libsodium in the agent (aead_sodium.c), OpenSSL in the receiver.  The bytes on the
+ * wire are the same: sealed text = cipher text, as long as the plain text, then the tag.
  * Formats: AES-256-GCM is NIST SP 800-38D with 96-bit nonces, ChaCha20-Poly1305 is RFC 8439.
  */
 #ifndef PROTOCOL_WIRE_AEAD_H
@@ -19,18 +19,16 @@ enum {
 };
 
 /* Numbers of the protocol: never changed, never used again. */
-enum aead_id {
-    AEAD_AES_256_GCM = 1,
-    AEAD_CHACHA20_POLY1305 = 2,
-    AEAD_ID_END
-};
+enum aead_id { AEAD_AES_256_GCM = 1, AEAD_CHACHA20_POLY1305 = 2, AEAD_ID_END };
 
 /* A set of AEADs as the handshake carries it: bit id - 1 for each. */
 enum { AEAD_SET_ALL = (1u << (AEAD_ID_END - 1)) - 1 };
 
 static inline uint8_t aead_bit(uint8_t id)
 {
-    return id >= 1 && id < AEAD_ID_END ? (uint8_t)(1u << (id - 1)) : 0;
+    if (id < 1 || id >= AEAD_ID_END)
+        return 0;
+    return (uint8_t)(1u << (id - 1));
 }
 
 struct aead {

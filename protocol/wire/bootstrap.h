@@ -1,7 +1,7 @@
 /*
- * How the agent is started through SSH: it prints its greeting on standard output, the receiver looks
- * for that behind whatever the host printed before (banners, profile output), and answers on the
- * agent's standard input with one bootstrap, the only place where the session's secret travels.
+ * How the agent is started through SSH: it prints its greeting on standard output, the receiver
+ * looks for that behind whatever the host printed before (banners, profile output), and answers on
+ * the agent's standard input with one bootstrap, the only place where the session's secret travels.
  * Normative text: PROTOCOL.md.
  */
 #ifndef PROTOCOL_WIRE_BOOTSTRAP_H
@@ -42,8 +42,8 @@ enum {
 void bootstrap_encode(const struct bootstrap *b, uint8_t out[BOOTSTRAP_BYTES]);
 
 /*
- * 0, or -1 with ERR_PEER (no bootstrap, another version, reserved bits) or ERR_LIMIT (a value outside
- * its range).  The caller wipes in and b->secret after use.
+ * 0, or -1 with ERR_PEER (no bootstrap, another version, reserved bits) or ERR_LIMIT (a value
+ * outside its range).  The caller wipes in and b->secret after use.
  */
 int bootstrap_decode(struct bootstrap *b, const uint8_t in[BOOTSTRAP_BYTES], struct err *e);
 

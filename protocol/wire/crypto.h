@@ -1,6 +1,6 @@
 /*
- * Start of libsodium and random bytes, without its habit of ending the process: on a host where
- * getrandom is missing and poll or fcntl are refused, sodium_init alone would call abort.
+ * Start of libsodium and random bytes, without libsodium's habit of ending the process: on a host
+ * where getrandom is missing and poll or fcntl are refused, sodium_init alone would call abort.
  * All functions may be called from any thread.
  */
 #ifndef PROTOCOL_WIRE_CRYPTO_H
@@ -10,10 +10,13 @@
 
 struct err;
 
-/* Must have succeeded before libsodium is used; wire/ calls it where it needs it.  0, or -1 with ERR_SYSTEM. */
+/*
+ * Must have succeeded before libsodium is used; wire/ calls it where it needs it, repeating costs
+ * nothing.  0, or -1 with ERR_SYSTEM.
+ */
 int crypto_start(struct err *e);
 
-/* Random bytes of the system (getrandom, else /dev/urandom), fit for keys.  0, or -1 with ERR_SYSTEM. */
+/* Random bytes fit for keys: getrandom, else /dev/urandom.  0, or -1 with ERR_SYSTEM. */
 int crypto_random(void *out, size_t count, struct err *e);
 
 /* Overwrite a secret so that the compiler cannot leave it out. */

@@ -1,10 +1,10 @@
 /*
  * Handshake of a data connection, and the bootstrap through which the agent gets the session's
- * secret.  Functions on byte buffers only: sockets, time-outs and the book of used connection numbers
- * are the caller's.  Normative text: PROTOCOL.md.
+ * secret.  Functions on byte buffers only: sockets, time-outs and the book of used connection
+ * numbers are the caller's.  Normative text: PROTOCOL.md.
  *
- * Initiator is who sends M1 (the end that dialled, the agent as a rule), responder who answers M2 (the
- * end that owns the secret, the receiver).  A responder:
+ * Initiator is who sends M1 (the end that dialled, the agent as a rule), responder who answers M2
+ * (the end that owns the secret, the receiver).  A responder:
  *
  *     read HANDSHAKE_M1_BYTES, for at most HANDSHAKE_MS, and answer nothing until
  *     handshake_read_m1(secret, m1, &offer, e) == 0
@@ -13,8 +13,8 @@
  *     handshake_answer(secret, m1, &choice, m2, &keys, e); send m2
  *
  * and an initiator: handshake_offer, send m1, read HANDSHAKE_M2_BYTES, handshake_finish.  Both then
- * start two record keys; the first record each way proves the keys, and no data are sent or believed
- * before the other end's first record has been opened.
+ * start two record keys; the first record each way proves the keys, and no data are sent or
+ * believed before the other end's first record has been opened.
  */
 #ifndef PROTOCOL_WIRE_HANDSHAKE_H
 #define PROTOCOL_WIRE_HANDSHAKE_H
@@ -50,7 +50,7 @@ void session_secret_wipe(struct session_secret *s);
 
 /* What M1 says. */
 struct handshake_offer {
-    uint32_t connection; /* number within the session, from 1; each is used once */
+    uint32_t connection; /* number within the session, each used once; 0 is the control link */
     uint8_t aead_set;
     uint8_t mode_set;
 };
@@ -78,8 +78,8 @@ int handshake_offer(const struct session_secret *s, const struct handshake_offer
 
 /*
  * Check M2, the answer to this m1, and derive the keys.
- * 0, or -1 with ERR_AUTH (M2 is not from the owner of the secret) or ERR_PEER (another version, or a
- * choice that was not offered).
+ * 0, or -1 with ERR_AUTH (M2 is not from the owner of the secret) or ERR_PEER (another version, or
+ * a choice that was not offered).
  */
 int handshake_finish(const struct session_secret *s, const uint8_t m1[HANDSHAKE_M1_BYTES],
                      const uint8_t m2[HANDSHAKE_M2_BYTES], struct handshake_keys *keys,
@@ -94,8 +94,8 @@ int handshake_finish(const struct session_secret *s, const uint8_t m1[HANDSHAKE_
 bool handshake_m1_session(const uint8_t m1[HANDSHAKE_M1_BYTES], uint8_t id[SESSION_ID_BYTES]);
 
 /*
- * Check M1 and say what it offers.  Nothing may be sent to the peer when it fails, and the caller then
- * checks that offer->connection is expected and unused, and burns it.
+ * Check M1 and say what it offers.  Nothing may be sent to the peer when it fails, and the caller
+ * then checks that offer->connection is expected and unused, and burns it.
  * 0, or -1 with ERR_AUTH (no M1 of this session) or ERR_PEER (of this session, but another version,
  * or an offer that makes no sense).
  */
@@ -112,8 +112,8 @@ int handshake_choose(const struct handshake_offer *offer, uint8_t aead_set, uint
 
 /*
  * Write M2 with a fresh nonce for an m1 that handshake_read_m1 accepts (it is checked again), and
- * derive the keys.  0, or -1 as handshake_read_m1, with ERR_PEER when the choice was not offered, or
- * ERR_SYSTEM.
+ * derive the keys.  0, or -1 as handshake_read_m1, with ERR_PEER when the choice was not offered,
+ * or ERR_SYSTEM.
  */
 int handshake_answer(const struct session_secret *s, const uint8_t m1[HANDSHAKE_M1_BYTES],
                      const struct handshake_choice *choice, uint8_t m2[HANDSHAKE_M2_BYTES],

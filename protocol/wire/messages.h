@@ -49,6 +49,19 @@ typedef uint64_t wire_u64;
 #undef ARRAY
 #undef END
 
+/* Bytes of a payload before its tail, header included. */
+enum message_fixed_bytes {
+#define MESSAGE(name, number, version, way, tail_max) MSG_FIXED_##name = MESSAGE_HEADER_BYTES
+#define FIELD(type, name) + (int)sizeof(wire_##type)
+#define ARRAY(name, count) + (count)
+#define END(name) ,
+#include "protocol/wire/messages.def"
+#undef MESSAGE
+#undef FIELD
+#undef ARRAY
+#undef END
+};
+
 struct message_header {
     uint16_t type;
     uint32_t stream;
@@ -81,7 +94,10 @@ const char *message_name(uint16_t type); /* "data"; "unknown" */
 size_t message_payload_max(uint16_t type);
 
 /* The longest payload of any message. */
-enum { MESSAGE_PAYLOAD_MAX = MESSAGE_HEADER_BYTES + 8 + 1 + 16 + 4194304 };
+enum { MESSAGE_PAYLOAD_MAX = MSG_FIXED_data + 4194304 };
+
+/* The number of the connection over which the session was bootstrapped. */
+enum { CONTROL_CONNECTION = 1 };
 
 /* What the numbers in fields mean. */
 enum disk_format { DISK_FLAT = 1 };

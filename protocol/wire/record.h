@@ -5,9 +5,9 @@
  *   payload         plain in mode AUTH, encrypted in mode ENCRYPT
  *   tag    16 bytes
  *
- * A record is sealed and opened in place: the caller lays out header, payload and tag one behind the
- * other.  Each direction of each connection has its own key, and the nonce is a counter from 0 that
- * does not travel, so a lost, doubled, moved or altered record is ERR_CORRUPT.
+ * A record is sealed and opened in place: the caller lays out header, payload and tag one behind
+ * the other.  Each direction of each connection has its own key, and the nonce is a counter from 0
+ * that does not travel, so a lost, doubled, moved or altered record is ERR_CORRUPT.
  * A record_key belongs to one thread at a time.
  */
 #ifndef PROTOCOL_WIRE_RECORD_H
@@ -45,7 +45,9 @@ enum { RECORD_MODE_SET_ALL = (1u << (RECORD_MODE_END - 1)) - 1 };
 
 static inline uint8_t record_mode_bit(uint8_t mode)
 {
-    return mode >= 1 && mode < RECORD_MODE_END ? (uint8_t)(1u << (mode - 1)) : 0;
+    if (mode < 1 || mode >= RECORD_MODE_END)
+        return 0;
+    return (uint8_t)(1u << (mode - 1));
 }
 
 /* One direction of one connection.  Empty value: { 0 }. */
@@ -78,17 +80,18 @@ int record_seal(struct record_key *k, uint8_t *record, size_t payload_bytes, str
 /*
  * Look at a header that has just arrived, before anything is allocated or waited for.
  * *record_bytes becomes the length of the whole record, header and tag included.
- * 0, or -1 with ERR_LIMIT (the payload is longer than payload_max or RECORD_PAYLOAD_MAX) or ERR_PEER
- * (empty payload, unknown type, flags or reserved bits).  The header is not authenticated yet.
+ * 0, or -1 with ERR_LIMIT (the payload is longer than payload_max or RECORD_PAYLOAD_MAX) or
+ * ERR_PEER (empty payload, unknown type, flags or reserved bits).  The header is not authenticated
+ * yet.
  */
 int record_peek(const uint8_t header[RECORD_HEADER_BYTES], size_t payload_max, size_t *record_bytes,
                 struct err *e);
 
 /*
  * Open a whole record in place; *payload points into it.
- * 0, or -1 with ERR_CORRUPT (wrong tag, or record_bytes is not what the header says), ERR_LIMIT (the
- * key is used up) or what record_peek says.  After a failure k is dead and the record's bytes may not
- * be used.
+ * 0, or -1 with ERR_CORRUPT (wrong tag, or record_bytes is not what the header says), ERR_LIMIT
+ * (the key is used up) or what record_peek says.  After a failure k is dead and the record's bytes
+ * may not be used.
  */
 int record_open(struct record_key *k, uint8_t *record, size_t record_bytes, uint8_t **payload,
                 size_t *payload_bytes, struct err *e);

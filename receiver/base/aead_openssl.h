@@ -1,6 +1,6 @@
 /*
- * AEADs by OpenSSL for the record layer: two to three times as fast as libsodium's, same bytes on the
- * wire.  Same rules as protocol/wire/aead.h.
+ * AEADs by OpenSSL for the record layer: two to three times as fast as libsodium's, same bytes on
+ * the wire.  Same rules as protocol/wire/aead.h.
  */
 #ifndef RECEIVER_BASE_AEAD_OPENSSL_H
 #define RECEIVER_BASE_AEAD_OPENSSL_H
