@@ -18,7 +18,7 @@ export LC_ALL=C.UTF-8
 here=$(cd "$(dirname "$0")/.." && pwd)
 base=$here/build-tests
 plain=yes sanitize=yes install=yes
-label= tests= jobs=
+label='' tests='' jobs=''
 
 die() { echo "run.sh: $*" >&2; exit 2; }
 
@@ -100,13 +100,13 @@ $name: $(grep -E 'tests passed' "$log" || echo 'no result')"
 
 [ $install = no ] || install_missing
 [ -n "$jobs" ] || jobs=$(nproc)
-summary= failed=
+summary='' failed=''
 if [ $plain = yes ]; then
     build "$base/plain"
     run_tests plain "$base/plain" "$@"
 fi
 if [ $sanitize = yes ]; then
-    build "$base/sanitize" -DSANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Debug
+    build "$base/sanitize" -DSANITIZE=address,undefined
     export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1}"
     export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}"
     run_tests sanitize "$base/sanitize" "$@"
