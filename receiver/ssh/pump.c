@@ -235,9 +235,11 @@ void *pump_run(void *connection)
             pump_die(c, &why);
             break;
         }
-        if (r.polls[1].revents != 0)
+        busy = r.polls[1].revents != 0;
+        if (busy)
             drain_wake(c->wake);
-        busy = round_run(c, &r);
+        /* Who woke us may have changed what was gathered before: the next round must not wait either. */
+        busy |= round_run(c, &r);
     }
     finish(c);
     return NULL;
