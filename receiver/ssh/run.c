@@ -154,20 +154,20 @@ int transport_run(struct transport *t, const char *command, const void *input, s
     return run(t, command, &x, timeout_ms, errors, ended, e);
 }
 
-/* The first line that the host printed, for people. */
-static void first_line(struct bytes *errors, char *out, size_t room)
+/* What the host printed, on one line for people. */
+static void one_line(const char *text, char *out, size_t room)
 {
     size_t count = 0;
 
-    while (count < errors->count && count + 1 < room && errors->data[count] != '\n') {
-        uint8_t c = errors->data[count];
-
-        out[count++] = c >= ' ' && c < 127 ? (char)c : '?';
-    }
+    for (; *text != 0 && count + 1 < room; text++)
+        if (*text != '\n')
+            out[count++] = *text >= ' ' && *text < 127 ? *text : '?';
+        else if (text[1] != 0)
+            out[count++] = ' ';
     out[count] = 0;
 }
 
-static int judge_upload(const struct remote_exit *ended, bool input_refused, struct bytes *errors,
+static int judge_upload(const struct remote_exit *ended, bool input_refused, const char *errors,
                         struct err *e)
 {
     enum err_code code = ERR_SYSTEM;
@@ -175,12 +175,12 @@ static int judge_upload(const struct remote_exit *ended, bool input_refused, str
 
     if (ended->known && !ended->signalled && ended->status == 0 && !input_refused)
         return 0;
-    first_line(errors, line, sizeof line);
-    if (strstr(line, "No space left") != NULL)
+    if (strstr(errors, "No space left") != NULL)
         code = ERR_SPACE;
-    else if (strstr(line, "denied") != NULL || strstr(line, "not permitted") != NULL ||
-             strstr(line, "xists") != NULL)
+    else if (strstr(errors, "denied") != NULL || strstr(errors, "not permitted") != NULL ||
+             strstr(errors, "exist") != NULL)
         code = ERR_REFUSED;
+    one_line(errors, line, sizeof line);
     if (ended->signalled)
         return err_set(e, code, "the host ended the writing by signal %s", ended->signal);
     return err_set(e, code, "the host could not write it (status %d)%s%s", ended->status,
@@ -196,6 +196,7 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
     struct bytes out = { .ceiling = UPLOAD_ERRORS_MAX };
     struct exchange x = { .input = data, .input_bytes = count, .from = data == NULL ? fd : -1, .out = &out };
     struct remote_exit ended;
+    const char *said;
     char head[64];
     int rc = -1;
 
@@ -220,7 +221,9 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
         goto out;
     if (run(t, (char *)command.data, &x, timeout_ms, &errors, &ended, e) != 0)
         goto out;
-    rc = judge_upload(&ended, x.input_refused, &errors, e);
+    said = bytes_text(&errors, e);
+    if (said != NULL)
+        rc = judge_upload(&ended, x.input_refused, said, e);
 out:
     free(x.step);
     bytes_free(&command);
