@@ -294,7 +294,7 @@ static void fill_disks(struct work *w)
         r->ms = t->ms;
         r->root_known = t->done;
         r->root = t->root;
-        if (w->committed && mirror_run_result(w->run, i, &stored, &e) == 0) {
+        if (w->committed && mirror_run_result(w->run, i, &stored) == 0) {
             r->changed = stored.changed_bytes;
             r->stored = stored.stored_bytes;
         }
