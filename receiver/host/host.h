@@ -8,6 +8,8 @@
  *
  * Names of VMs, files and snapshots are raw bytes everywhere, in error texts too; who prints escapes.
  *
+ * The error object must be given everywhere: decisions look at its code.
+ *
  * All functions of this folder may block; those that take a struct host may be called from several
  * threads.
  */
@@ -104,7 +106,7 @@ int host_call(struct host *h, struct host_answer *a, uint64_t timeout_ms, struct
  * Run /bin/vim-cmd with words.  Tried up to three times while hostd is out of memory, refuses the
  * login or restarts.  An answer that is a fault, or a status other than 0, is -1:
  *   ERR_NOT_FOUND   the VM, snapshot or task is gone (ManagedObjectNotFound, NotFound)
- *   ERR_BUSY        another task is in progress; hostd stayed busy through all tries
+ *   ERR_BUSY        another task is in progress; or hostd stayed busy (os is EAGAIN then)
  *   ERR_SOURCE      any other fault; the text is the host's own message
  * then ERR_NETWORK, ERR_LIMIT, ERR_CORRUPT, ERR_SYSTEM, ERR_STOPPED.  a->status is valid whenever the
  * command ended; the answer is kept for callers that look closer.

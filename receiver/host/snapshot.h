@@ -73,6 +73,11 @@ struct snapshot {
     bool quiesced;
     char quiesce_problem[240]; /* why a try to quiesce failed; "" otherwise */
     struct journal_ticket *ticket;
+    struct snapshot_disk {
+        char slot[16];
+        char *file; /* "[ds] a/a.vmdk" */
+    } *disks;       /* the VM's disks before; they must come back */
+    size_t disk_count;
 };
 
 /*
@@ -85,7 +90,6 @@ struct snapshot {
  *   ERR_SOURCE       refused, failed, or did not appear in time
  *   ERR_UNSUPPORTED  QUIESCE_REQUIRE and it cannot be quiesced
  *   ERR_SPACE        the datastore is full
- *   ERR_CLEANUP      failed, and our snapshot could not be removed again (the entry stays)
  * then host_vim's codes.
  */
 int snapshot_create(struct host *h, struct journal *j, const struct vm *vm,
@@ -121,7 +125,16 @@ int snapshot_remove_entry(struct host *h, unsigned vmid, const struct journal_en
 int snapshot_remove_foreign(struct host *h, unsigned vmid, const char *token, bool *removed,
                             struct err *e);
 
-/* Is a task that creates or removes a snapshot of this VM queued or running? */
-int snapshot_task_open(struct host *h, unsigned vmid, bool *open, struct err *e);
+/* What the host's snapshot tasks of a VM are doing. */
+struct snapshot_task {
+    bool open;         /* one is queued or running */
+    uint64_t progress; /* of it, in percent */
+    bool failed;       /* none is open, and the newest one is of the operation asked for and failed */
+    char text[300];    /* why */
+};
+
+/* operation: a part of the task's name, "createSnapshot".  host_vim's codes, ERR_CORRUPT. */
+int snapshot_task_look(struct host *h, unsigned vmid, const char *operation,
+                       struct snapshot_task *out, struct err *e);
 
 #endif
