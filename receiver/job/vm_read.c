@@ -379,7 +379,7 @@ static int renew(void *context, struct agent_session **a, const struct err *why,
     struct vm_read *r = context;
 
     log_note("%s: the session with the host ended (%s)", r->vm->name, why->text);
-    agent_session_end(*a);
+    agent_session_end(*a); /* NULL when the one before did not even start */
     *a = NULL;
     r->session = NULL;
     if (stop_check(e) != 0 || ensure_connected(r, e) != 0)
