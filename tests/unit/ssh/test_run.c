@@ -254,7 +254,8 @@ static void uploads_tell_why_they_failed(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
-        struct memory_answer answer = { .command = "umask 077; set -C; cat > './it'\\''s' && chmod 0500 './it'\\''s'",
+        struct memory_answer answer = { .command = "umask 077; set -C; cat > ./'it'\\''s' && "
+                                                   "chmod 0500 ./'it'\\''s'",
                                         .errors = cases[i].said,
                                         .status = cases[i].status,
                                         .signal = cases[i].signal };
