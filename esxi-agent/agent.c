@@ -46,7 +46,7 @@ static int open_disk(void *context, const struct msg_disk_open *m, struct source
     return 0;
 }
 
-static int dial_back(void *context, struct session *s, const struct msg_dial *m, struct err *e)
+static int dial_back(void *context, struct hub *s, const struct msg_dial *m, struct err *e)
 {
     struct agent *a = context;
     char address[64 + 1];
@@ -59,7 +59,7 @@ static int dial_back(void *context, struct session *s, const struct msg_dial *m,
     if (dial(address, m->port, m->connection, timeout_ms, &a->bootstrap.secret, &a->offer, &fd,
              &keys, e) != 0)
         return -1;
-    rc = session_link_add(s, fd, fd, &keys, aead_sodium_find(keys.choice.aead), e);
+    rc = hub_link_add(s, fd, fd, &keys, aead_sodium_find(keys.choice.aead), e);
     handshake_keys_wipe(&keys);
     if (rc != 0)
         io_drop(&fd);
@@ -88,18 +88,18 @@ static int introduce(struct agent *a, struct handshake_keys *keys, struct err *e
                        e);
 }
 
-static int serve_session(struct agent *a, struct session *s, struct serve *v, struct err *e)
+static int serve_session(struct agent *a, struct hub *s, struct serve *v, struct err *e)
 {
     uint64_t ends_ms = io_clock_ms() + (uint64_t)a->bootstrap.life_max_s * 1000;
     struct err late;
 
-    while (session_turn(s, 1000, e) == 0) {
+    while (hub_turn(s, 1000, e) == 0) {
         serve_tend(v, s);
         if (serve_quits(v)) {
             uint64_t until = io_clock_ms() + FAREWELL_MS;
 
-            session_link_close(s, CONTROL_CONNECTION);
-            while (io_clock_ms() < until && session_turn(s, 100, &late) == 0)
+            hub_link_close(s, CONTROL_CONNECTION);
+            while (io_clock_ms() < until && hub_turn(s, 100, &late) == 0)
                 ;
             return 0;
         }
@@ -111,13 +111,13 @@ static int serve_session(struct agent *a, struct session *s, struct serve *v, st
 
 int agent_run(struct err *e)
 {
-    static const struct session_handler handler = { .control = serve_control,
+    static const struct hub_handler handler = { .control = serve_control,
                                                     .link_up = serve_link_up };
     struct agent a = { 0 };
     struct serve_config serving = { .disk_open = open_disk, .dial = dial_back, .context = &a };
-    struct session_config config = { .handler = &handler, .version = VMFERRY_VERSION };
+    struct hub_config config = { .handler = &handler, .version = VMFERRY_VERSION };
     struct handshake_keys keys;
-    struct session *s = NULL;
+    struct hub *s = NULL;
     struct serve *v = NULL;
     int rc = -1;
 
@@ -129,8 +129,8 @@ int agent_run(struct err *e)
     config.context = v;
     config.workers = a.bootstrap.workers_max;
     config.silence_ms = a.bootstrap.silence_max_ms;
-    if (session_new(&s, &config, e) != 0 ||
-        session_link_add(s, STDIN_FILENO, STDOUT_FILENO, &keys,
+    if (hub_new(&s, &config, e) != 0 ||
+        hub_link_add(s, STDIN_FILENO, STDOUT_FILENO, &keys,
                          aead_sodium_find(keys.choice.aead), e) != 0)
         goto out;
     rc = serve_session(&a, s, v, e);
@@ -138,7 +138,7 @@ int agent_run(struct err *e)
 out:
     handshake_keys_wipe(&keys);
     serve_free(v);
-    session_free(s);
+    hub_free(s);
     session_secret_wipe(&a.bootstrap.secret);
     return rc;
 }

@@ -149,8 +149,13 @@ out:
     return rc == 0 ? 0 : err_add(e, "password file %s", path);
 }
 
-/* Start command with its output in *out_fd. */
-static int start_command(const char *command, pid_t *pid, int *out_fd, struct err *e)
+/*
+ * Start command with its output in *out_fd.  Where nobody can be asked it gets a process group of its
+ * own, so that it can be ended with all that it started; on a terminal it must stay in ours, for it
+ * may want to ask there.
+ */
+static int start_command(const char *command, bool own_group, pid_t *pid, int *out_fd,
+                         struct err *e)
 {
     char shell[] = "/bin/sh", option[] = "-c";
     char *argv[] = { shell, option, (char *)(uintptr_t)command, NULL };
@@ -171,7 +176,9 @@ static int start_command(const char *command, pid_t *pid, int *out_fd, struct er
     sigaddset(&defaults, SIGPIPE);
     sigaddset(&defaults, SIGXFSZ);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setpgroup(&attributes, 0);
+    posix_spawnattr_setflags(&attributes, (short)(POSIX_SPAWN_SETSIGDEF |
+                                                  (own_group ? POSIX_SPAWN_SETPGROUP : 0)));
     failed = posix_spawn(pid, shell, &actions, &attributes, argv, environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
@@ -230,16 +237,17 @@ static bool ended_by_pipe(int status)
 
 int secret_from_command(struct secret *out, const char *command, unsigned timeout_s, struct err *e)
 {
+    bool own_group = !secret_can_ask();
     struct secret s = { 0 };
     pid_t pid = -1;
     int fd = -1;
     int rc = -1;
     int status = 0;
 
-    if (get_room(&s, e) != 0 || start_command(command, &pid, &fd, e) != 0)
+    if (get_room(&s, e) != 0 || start_command(command, own_group, &pid, &fd, e) != 0)
         goto out;
     if (read_until(&s, fd, io_clock_ms() + timeout_s * UINT64_C(1000), e) != 0) {
-        kill(pid, SIGTERM);
+        kill(own_group ? -pid : pid, SIGTERM);
         goto out;
     }
     io_drop(&fd);

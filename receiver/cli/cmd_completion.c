@@ -61,7 +61,7 @@ static void print_bash(void)
            "_vmferry()\n"
            "{\n"
            "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n"
-           "  local command= i\n"
+           "  local command='' i\n"
            "  COMPREPLY=()\n"
            "  case $prev in\n");
     print_values();

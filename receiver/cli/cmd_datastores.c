@@ -42,11 +42,16 @@ static int print_table(const struct datastore_list *l, struct err *e)
         goto out;
     for (size_t i = 0; i < l->count; i++) {
         const struct datastore *d = &l->items[i];
-        char size[SIZE_TEXT_BYTES], free[SIZE_TEXT_BYTES], share[SIZE_TEXT_BYTES];
+        char size[SIZE_TEXT_BYTES], free[SIZE_TEXT_BYTES], share[SIZE_TEXT_BYTES], path[512];
         const char *cells[] = {
             d->name, d->type, size_text(size, d->size_bytes), size_text(free, d->free_bytes),
-            share_text(share, d->free_bytes, d->size_bytes), d->path,
+            share_text(share, d->free_bytes, d->size_bytes), path,
         };
+
+        /* The host's link by name leads to the same place and fits into a line. */
+        if (d->name[0] == 0 ||
+            snprintf(path, sizeof path, "/vmfs/volumes/%s", d->name) >= (int)sizeof path)
+            snprintf(path, sizeof path, "%s", d->path);
 
         if (table_row(t, cells, e) != 0)
             goto out;

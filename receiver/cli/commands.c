@@ -7,18 +7,20 @@
 #include "receiver/base/utf8.h"
 #include "receiver/cli/exit_codes.h"
 #include "receiver/cli/options.h"
+#include "receiver/cli/table.h"
 
 #define BIT OPTION_BIT
-enum { MANY = 1000000 };
+enum { MANY = 1000000, HELP_COLUMNS = 79 };
 
 static const struct command commands[] = {
     {
         .name = "doctor",
         .operands = "HOST [VM...]",
         .summary = "try every prerequisite for real and say what to mend",
-        .text = "Logs in, tries the shell, the agent, the data channel, free room and the reading of\n"
-                "each disk (of the named VMs, or of all), and looks for leftovers.  One line for\n"
-                "each check: ok, warn or fail, with the remedy.  Ends with 1 when one failed.",
+        .text = "Logs in, tries the shell, the agent, the data channel, free room and the "
+                "reading of each disk (of the named VMs, or of all), and looks for "
+                "leftovers.  One line for each check: ok, warn or fail, with the remedy.  "
+                "Ends with 1 when one failed.",
         .examples = "  vmferry doctor esx1.example.com\n"
                     "  vmferry doctor root@10.0.0.7:2222 web01 --json\n",
         .operands_min = 1,
@@ -31,8 +33,8 @@ static const struct command commands[] = {
         .name = "vms",
         .operands = "HOST [VM...]",
         .summary = "list the virtual machines of a host",
-        .text = "Name, id, power, guest, CPUs, memory, disks (provisioned/used), snapshots and change\n"
-                "tracking of all VMs, or of those that the operands name.",
+        .text = "Name, id, power, guest, CPUs, memory, disks (provisioned/used), snapshots "
+                "and change tracking of all VMs, or of those that the operands name.",
         .examples = "  vmferry vms esx1\n"
                     "  vmferry vms esx1 'web*' --json\n",
         .operands_min = 1,
@@ -55,9 +57,10 @@ static const struct command commands[] = {
         .name = "mirror",
         .operands = "HOST VM... DIR",
         .summary = "make or refresh a sparse local mirror of VMs",
-        .text = "Takes a snapshot of each VM, brings its disks up to date in DIR/NAME/ as plain sparse\n"
-                "images, and removes the snapshot.  The first run reads all that is allocated, later\n"
-                "ones send only what has changed.  A run that is cut goes on where it was.",
+        .text = "Takes a snapshot of each VM, brings its disks up to date in DIR/NAME/ as "
+                "plain sparse images, and removes the snapshot.  The first run reads all "
+                "that is allocated, later ones send only what has changed.  A run that is "
+                "cut goes on where it was.",
         .examples = "  vmferry mirror esx1 web01 /srv/mirrors\n"
                     "  vmferry mirror esx1 'web*' '#12' /srv/mirrors --keep 7\n"
                     "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n",
@@ -73,8 +76,8 @@ static const struct command commands[] = {
         .name = "list",
         .operands = "--mirror DIR [VM]",
         .summary = "list the generations that a store holds",
-        .text = "The generations of every mirror in DIR, or of one VM: number, time, size, and what\n"
-                "was read, sent and stored.",
+        .text = "The generations of every mirror in DIR, or of one VM: number, time, size, "
+                "and what was read, sent and stored.",
         .examples = "  vmferry list --mirror /srv/mirrors\n"
                     "  vmferry list --mirror /srv/mirrors web01 --json\n",
         .operands_min = 0,
@@ -88,8 +91,9 @@ static const struct command commands[] = {
         .name = "restore",
         .operands = "GEN --mirror DIR --output DIR2",
         .summary = "write a generation's disks and configuration to a directory",
-        .text = "GEN is VM@N, a bare N where one VM is meant, VM@latest, VM@2026-11-20 or an id.  DIR2\n"
-                "is made; it must be absent or empty.  Every block is checked while it is copied.",
+        .text = "GEN is VM@N, a bare N where one VM is meant, VM@latest, VM@2026-11-20 or an "
+                "id.  DIR2 is made; it must be absent or empty.  Every block is checked "
+                "while it is copied.",
         .examples = "  vmferry restore web01@latest --mirror /srv/mirrors --output /tmp/web01\n"
                     "  vmferry restore 3 --mirror /srv/mirrors/web01 --output /tmp/web01-3\n"
                     "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n",
@@ -103,8 +107,9 @@ static const struct command commands[] = {
         .name = "check",
         .operands = "--mirror DIR [GEN]",
         .summary = "check that a store is whole",
-        .text = "Structure of every mirror in DIR, or of the one that GEN names; with --read-data every\n"
-                "byte is read and compared with its digest.  Ends with 5 when there is damage.",
+        .text = "Structure of every mirror in DIR, or of the one that GEN names; with "
+                "--read-data every byte is read and compared with its digest.  Ends with 5 "
+                "when there is damage.",
         .examples = "  vmferry check --mirror /srv/mirrors\n"
                     "  vmferry check --mirror /srv/mirrors web01 --read-data\n"
                     "  vmferry check --mirror /srv/mirrors --read-data=2/7\n",
@@ -118,8 +123,9 @@ static const struct command commands[] = {
         .name = "cleanup",
         .operands = "HOST",
         .summary = "remove what earlier runs of ours left on a host",
-        .text = "Snapshots and agents that a run could not take away, found by our journal and by\n"
-                "nothing else.  Lists snapshots of other receivers, which --foreign removes one by one.",
+        .text = "Snapshots and agents that a run could not take away, found by our journal "
+                "and by nothing else.  Lists snapshots of other receivers, which --foreign "
+                "removes one by one.",
         .examples = "  vmferry cleanup esx1\n"
                     "  vmferry cleanup esx1 --dry-run\n"
                     "  vmferry cleanup esx1 --foreign 0123456789abcdef0123456789abcdef\n",
@@ -132,9 +138,9 @@ static const struct command commands[] = {
         .name = "completion",
         .operands = "bash",
         .summary = "print the shell completion script",
-        .text = "For a shell that should know our commands and options:\n"
-                "source <(vmferry completion bash)",
-        .examples = "  vmferry completion bash > /etc/bash_completion.d/vmferry\n",
+        .text = "A script that lets a shell complete our commands and options.",
+        .examples = "  source <(vmferry completion bash)\n"
+                    "  vmferry completion bash > /etc/bash_completion.d/vmferry\n",
         .operands_min = 1,
         .operands_max = 1,
         .hidden = true,
@@ -182,7 +188,9 @@ int command_check(const struct command *c, const struct options *o, struct err *
 
 void command_print_help(FILE *out, const struct command *c)
 {
-    fprintf(out, "vmferry %s %s\n\n%s\n\n", c->name, c->operands, c->text);
+    fprintf(out, "vmferry %s %s\n\n", c->name, c->operands);
+    text_wrap(out, "", c->text, 0, HELP_COLUMNS);
+    fputc('\n', out);
     if (c->accepts != 0) {
         fputs("Options:\n", out);
         options_print_help(out, c->accepts);
@@ -210,8 +218,8 @@ void commands_print_help(FILE *out)
     for (int code = EXIT_OK; code <= EXIT_NETWORK; code++)
         fprintf(out, "  %-5d %s\n", code, exit_code_meaning(code));
     fputs("  128+n ended by signal n\n\n"
-          "HOST is [user@]name[:port], as a rule root at port 22.  VM is a display name, a pattern\n"
-          "with * and ?, #12 for a VM id, or uuid:...\n\n"
+          "HOST is [user@]name[:port], as a rule root at port 22.  VM is a display name, a\n"
+          "pattern with * and ?, #12 for a VM id, or uuid:...\n\n"
           "vmferry COMMAND --help tells more about each, and so does man vmferry.\n",
           out);
 }

@@ -14,7 +14,7 @@ struct command {
     const char *name;
     const char *operands;  /* as the usage line shows them */
     const char *summary;   /* a few words */
-    const char *text;      /* what --help says, wrapped by hand */
+    const char *text;      /* what --help says: one paragraph */
     const char *examples;  /* lines, NULL-terminated text */
     unsigned operands_min, operands_max;
     uint64_t accepts;      /* OPTION_BITs beside the common ones */

@@ -51,7 +51,7 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_VERSION] = { "version", 0, NULL, NULL, "print the version" },
     [OPTION_HELP] = { "help", 'h', NULL, NULL, "print this help" },
 
-    [OPTION_KEEP] = { "keep", 0, "N", "", "keep N earlier generations; remembered in the mirror" },
+    [OPTION_KEEP] = { "keep", 0, "N", "", "keep N earlier generations; the mirror remembers N" },
     [OPTION_DRY_RUN] = { "dry-run", 'n', NULL, NULL, "show what would be done, change nothing" },
     [OPTION_FULL] = { "full", 0, NULL, NULL, "read and send everything that is allocated" },
     [OPTION_COMPRESS] = { "compress", 0, "LEVEL", "auto none 1 3 6 9 12 15 19",

@@ -120,15 +120,14 @@ int datastore_place_check(const char *text, struct err *e)
 
     if (text[0] != '[' || end == NULL || end == text + 1 || (end[1] != 0 && end[1] != ' '))
         return refuse(e, text, "a place on a datastore is written '[datastore1] folder'");
-    for (part = end + 1 + (end[1] == ' '); *part != 0;) {
+    part = end + 1 + (end[1] == ' ');
+    while (*part != 0) {
         size_t count = strcspn(part, "/");
 
         if (count == 0 || (count == 1 && part[0] == '.') ||
             (count == 2 && part[0] == '.' && part[1] == '.'))
             return refuse(e, text, "the folder has an empty part, \".\" or \"..\"");
-        part += count + (part[count] == '/' && part[count + 1] != 0);
-        if (*part == '/')
-            break; /* one slash at the end is harmless */
+        part += count + (part[count] == '/');
     }
     return 0;
 }

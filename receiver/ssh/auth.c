@@ -83,6 +83,11 @@ static enum outcome outcome_of(struct login *l, int rc, const char *what, struct
 
     if (rc == 0)
         return OUTCOME_IN;
+    if (rc == LIBSSH2_ERROR_SOCKET_DISCONNECT) {
+        /* A disconnect message, not a broken link: the host has had enough of us. */
+        err_set(e, ERR_AUTH, "%s: refused, and the host ended the connection (too many attempts?)", what);
+        return OUTCOME_ERROR;
+    }
     if (c->network_ended || c->network_errno != 0) {
         session_error(c, rc, e, what);
         return OUTCOME_ERROR;
@@ -90,7 +95,6 @@ static enum outcome outcome_of(struct login *l, int rc, const char *what, struct
     switch (rc) {
     case LIBSSH2_ERROR_SOCKET_RECV:
     case LIBSSH2_ERROR_SOCKET_SEND:
-    case LIBSSH2_ERROR_SOCKET_DISCONNECT:
     case LIBSSH2_ERROR_ALLOC:
         session_error(c, rc, e, what);
         return OUTCOME_ERROR;

@@ -102,6 +102,7 @@ struct connection {
     bool network_ended;       /* the host closed the connection */
     struct login *login;      /* while the host may ask questions */
     bool wipe_memory;         /* login: libssh2's buffers may hold the password */
+    uint64_t sent_bytes;      /* given to the queue */
     uint64_t received_bytes;
     uint64_t received_at_ms;
     uint64_t alive_asked_at_ms; /* keep-alive under way since; 0: none */

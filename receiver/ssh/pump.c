@@ -106,6 +106,7 @@ static void check_life(struct connection *c)
 {
     uint64_t now = io_clock_ms();
     struct err why;
+    uint64_t sent;
     int next;
     int rc;
 
@@ -122,11 +123,15 @@ static void check_life(struct connection *c)
     }
     if (now - c->received_at_ms < c->keepalive_ms)
         return;
+    sent = c->sent_bytes;
     rc = libssh2_keepalive_send(c->session, &next);
     if (rc != 0 && rc != LIBSSH2_ERROR_EAGAIN) {
         die_of(c, rc, "keeping the connection alive");
         return;
     }
+    /* It counts in whole seconds and asks at most every second one. */
+    if (c->sent_bytes == sent)
+        return;
     c->alive_asked_at_ms = now;
     c->alive_asked_bytes = c->received_bytes;
 }
@@ -230,9 +235,11 @@ void *pump_run(void *connection)
             pump_die(c, &why);
             break;
         }
-        if (r.polls[1].revents != 0)
+        busy = r.polls[1].revents != 0;
+        if (busy)
             drain_wake(c->wake);
-        busy = round_run(c, &r);
+        /* Who woke us may have changed what was gathered before: the next round must not wait either. */
+        busy |= round_run(c, &r);
     }
     finish(c);
     return NULL;

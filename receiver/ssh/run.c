@@ -24,6 +24,7 @@ struct exchange {
     uint8_t *step;        /* STEP_BYTES, for what comes from there */
     struct bytes *out;
     bool input_ended;
+    bool out_ended;
     bool input_refused; /* the command ended without reading all */
     uint64_t deadline_ms;
 };
@@ -76,7 +77,7 @@ static int feed(struct exchange *x, struct err *e)
     return 0;
 }
 
-/* Read what has come.  1 at the end of the output. */
+/* Read what has come. */
 static int drink(struct exchange *x, struct err *e)
 {
     size_t room = x->out->ceiling - x->out->count;
@@ -90,37 +91,36 @@ static int drink(struct exchange *x, struct err *e)
     n = recv(x->p->fd, step > 0 ? to : &excess, step > 0 ? step : 1, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
-    if (n <= 0)
-        return 1;
+    if (n <= 0) {
+        x->out_ended = true;
+        return 0;
+    }
     if (step == 0)
         return err_set(e, ERR_LIMIT, "the command printed more than %zu bytes", x->out->ceiling);
     x->out->count += (size_t)n;
     return 0;
 }
 
+/* A command may close its output and still read its input: both must end. */
 static int exchange_run(struct exchange *x, struct err *e)
 {
-    for (;;) {
-        struct pollfd p = { .fd = x->p->fd, .events = POLLIN };
+    while (!x->input_ended || !x->out_ended) {
+        struct pollfd p = { .fd = x->p->fd };
         uint64_t now = io_clock_ms();
         uint64_t left;
-        int rc;
 
         if (now >= x->deadline_ms)
             return timed_out(e);
         left = x->deadline_ms - now;
-        if (!x->input_ended)
-            p.events |= POLLOUT;
+        p.events = (short)((x->input_ended ? 0 : POLLOUT) | (x->out_ended ? 0 : POLLIN));
         if (poll(&p, 1, left > 60000 ? 60000 : (int)left) < 0 && errno != EINTR)
             return err_sys(e, "waiting for a command");
         if (!x->input_ended && (p.revents & (POLLOUT | POLLERR | POLLHUP)) != 0 && feed(x, e) != 0)
             return -1;
-        if ((p.revents & (POLLIN | POLLERR | POLLHUP)) == 0)
-            continue;
-        rc = drink(x, e);
-        if (rc != 0)
-            return rc < 0 ? -1 : 0;
+        if (!x->out_ended && (p.revents & (POLLIN | POLLERR | POLLHUP)) != 0 && drink(x, e) != 0)
+            return -1;
     }
+    return 0;
 }
 
 static int run(struct transport *t, const char *command, struct exchange *x, uint64_t timeout_ms,
@@ -154,20 +154,20 @@ int transport_run(struct transport *t, const char *command, const void *input, s
     return run(t, command, &x, timeout_ms, errors, ended, e);
 }
 
-/* The first line that the host printed, for people. */
-static void first_line(struct bytes *errors, char *out, size_t room)
+/* What the host printed, on one line for people. */
+static void one_line(const char *text, char *out, size_t room)
 {
     size_t count = 0;
 
-    while (count < errors->count && count + 1 < room && errors->data[count] != '\n') {
-        uint8_t c = errors->data[count];
-
-        out[count++] = c >= ' ' && c < 127 ? (char)c : '?';
-    }
+    for (; *text != 0 && count + 1 < room; text++)
+        if (*text != '\n')
+            out[count++] = *text >= ' ' && *text < 127 ? *text : '?';
+        else if (text[1] != 0)
+            out[count++] = ' ';
     out[count] = 0;
 }
 
-static int judge_upload(const struct remote_exit *ended, bool input_refused, struct bytes *errors,
+static int judge_upload(const struct remote_exit *ended, bool input_refused, const char *errors,
                         struct err *e)
 {
     enum err_code code = ERR_SYSTEM;
@@ -175,12 +175,12 @@ static int judge_upload(const struct remote_exit *ended, bool input_refused, str
 
     if (ended->known && !ended->signalled && ended->status == 0 && !input_refused)
         return 0;
-    first_line(errors, line, sizeof line);
-    if (strstr(line, "No space left") != NULL)
+    if (strstr(errors, "No space left") != NULL)
         code = ERR_SPACE;
-    else if (strstr(line, "denied") != NULL || strstr(line, "not permitted") != NULL ||
-             strstr(line, "xists") != NULL)
+    else if (strstr(errors, "denied") != NULL || strstr(errors, "not permitted") != NULL ||
+             strstr(errors, "exist") != NULL)
         code = ERR_REFUSED;
+    one_line(errors, line, sizeof line);
     if (ended->signalled)
         return err_set(e, code, "the host ended the writing by signal %s", ended->signal);
     return err_set(e, code, "the host could not write it (status %d)%s%s", ended->status,
@@ -196,6 +196,7 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
     struct bytes out = { .ceiling = UPLOAD_ERRORS_MAX };
     struct exchange x = { .input = data, .input_bytes = count, .from = data == NULL ? fd : -1, .out = &out };
     struct remote_exit ended;
+    const char *said;
     char head[64];
     int rc = -1;
 
@@ -220,7 +221,9 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
         goto out;
     if (run(t, (char *)command.data, &x, timeout_ms, &errors, &ended, e) != 0)
         goto out;
-    rc = judge_upload(&ended, x.input_refused, &errors, e);
+    said = bytes_text(&errors, e);
+    if (said != NULL)
+        rc = judge_upload(&ended, x.input_refused, said, e);
 out:
     free(x.step);
     bytes_free(&command);

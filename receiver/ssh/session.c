@@ -55,12 +55,34 @@ static LIBSSH2_REALLOC_FUNC(wiping_realloc)
     return moved;
 }
 
+static ssize_t blocking_send(int fd, const void *data, size_t count, int flags)
+{
+    ssize_t n;
+
+    do
+        n = send(fd, data, count, flags | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t blocking_recv(int fd, void *data, size_t count, int flags)
+{
+    ssize_t n;
+
+    do
+        n = recv(fd, data, count, flags);
+    while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
 static LIBSSH2_SEND_FUNC(queue_send)
 {
     struct connection *c = *abstract;
     int rc;
 
-    (void)flags;
+    /* libssh2 talks to ssh-agent through the same two functions: there a plain call is right. */
+    if (socket != c->socket)
+        return blocking_send(socket, buffer, length, flags);
     if (c->network_errno != 0)
         return -EPIPE;
     rc = send_queue_put(&c->out, socket, buffer, length);
@@ -68,6 +90,7 @@ static LIBSSH2_SEND_FUNC(queue_send)
         c->network_errno = -rc;
         return -EPIPE;
     }
+    c->sent_bytes += length;
     return (ssize_t)length;
 }
 
@@ -76,6 +99,8 @@ static LIBSSH2_RECV_FUNC(counted_recv)
     struct connection *c = *abstract;
     ssize_t n;
 
+    if (socket != c->socket)
+        return blocking_recv(socket, buffer, length, flags);
     if (c->network_errno != 0 || c->network_ended)
         return -ECONNRESET;
     n = recv(socket, buffer, length, flags | MSG_DONTWAIT);

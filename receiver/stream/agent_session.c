@@ -43,7 +43,7 @@ struct request {
 struct agent_session {
     struct agent_session_config config;
     struct session_secret secret;
-    struct session *session;
+    struct hub *hub;
     struct remote_process process;
     bool process_runs;
     struct local_source *local;
@@ -103,7 +103,7 @@ static int take_answer(const struct message_header *header, const uint8_t *body,
     }
 }
 
-static int hear(void *context, struct session *s, const struct message_header *header,
+static int hear(void *context, struct hub *s, const struct message_header *header,
                 const uint8_t *body, size_t body_bytes, struct err *e)
 {
     struct agent_session *a = context;
@@ -122,14 +122,14 @@ static int hear(void *context, struct session *s, const struct message_header *h
     return 0;
 }
 
-static const struct session_handler handler = { .control = hear };
+static const struct hub_handler handler = { .control = hear };
 
 static void *loop_main(void *context)
 {
     struct agent_session *a = context;
     struct err why;
 
-    while (session_turn(a->session, 1000, &why) == 0)
+    while (hub_turn(a->hub, 1000, &why) == 0)
         ;
     pthread_mutex_lock(&a->requests_lock);
     a->over = true;
@@ -218,7 +218,7 @@ static int shake_hands(struct agent_session *a, int fd, uint64_t until_ms, struc
         return -1;
     rc = io_write_all(fd, m2, sizeof m2, e);
     if (rc == 0)
-        rc = session_link_add(a->session, fd, fd, &keys, aead_openssl_find(choice.aead), e);
+        rc = hub_link_add(a->hub, fd, fd, &keys, aead_openssl_find(choice.aead), e);
     handshake_keys_wipe(&keys);
     return rc;
 }
@@ -234,7 +234,7 @@ static int start_agent(struct agent_session *a, struct err *e)
         .workers_max = a->config.workers_max,
         .memory_max_bytes = a->config.memory_bytes,
         .life_max_s = LIFE_MAX_S,
-        .silence_max_ms = SESSION_SILENCE_MS,
+        .silence_max_ms = HUB_SILENCE_MS,
     };
     uint8_t raw[BOOTSTRAP_BYTES];
     int rc;
@@ -277,7 +277,7 @@ static int data_proved(void *context, int fd, const struct handshake_keys *keys)
     struct agent_session *a = context;
     struct err e;
 
-    return session_link_add(a->session, fd, fd, keys, aead_openssl_find(keys->choice.aead), &e);
+    return hub_link_add(a->hub, fd, fd, keys, aead_openssl_find(keys->choice.aead), &e);
 }
 
 static int start_listener(struct agent_session *a, struct err *e)
@@ -327,7 +327,7 @@ static void add_remote_reason(struct agent_session *a, struct err *e)
 int agent_session_start(struct agent_session **out, const struct agent_session_config *config,
                         struct err *e)
 {
-    struct session_config sc = { .handler = &handler, .stall_ms = config->stall_ms,
+    struct hub_config sc = { .handler = &handler, .stall_ms = config->stall_ms,
                                  .workers = 1, .version = VMFERRY_VERSION };
     struct agent_session *a = calloc(1, sizeof *a);
 
@@ -340,7 +340,7 @@ int agent_session_start(struct agent_session **out, const struct agent_session_c
     pthread_mutex_init(&a->requests_lock, NULL);
     cond_init(&a->answered);
     sc.context = a;
-    if (session_secret_make(&a->secret, e) != 0 || session_new(&a->session, &sc, e) != 0)
+    if (session_secret_make(&a->secret, e) != 0 || hub_new(&a->hub, &sc, e) != 0)
         goto fail;
     if ((config->command != NULL ? start_agent(a, e) : start_local(a, e)) != 0) {
         add_remote_reason(a, e);
@@ -351,7 +351,7 @@ int agent_session_start(struct agent_session **out, const struct agent_session_c
     if (thread_start(&a->loop, loop_main, a, e) != 0)
         goto fail;
     a->loop_runs = true;
-    if (session_link_wait(a->session, CONTROL_CONNECTION, START_MS, e) != 0) {
+    if (hub_link_wait(a->hub, CONTROL_CONNECTION, START_MS, e) != 0) {
         add_remote_reason(a, e);
         goto fail;
     }
@@ -374,7 +374,7 @@ bool agent_session_end(struct agent_session *a)
     if (a == NULL)
         return true;
     data_listener_free(a->listener);
-    control = a->session != NULL ? session_link(a->session, CONTROL_CONNECTION) : NULL;
+    control = a->hub != NULL ? hub_link(a->hub, CONTROL_CONNECTION) : NULL;
     if (control != NULL && a->loop_runs && link_send_quit(control, 0, &quit, &e) == 0 &&
         a->process_runs)
         known = a->process.transport->ops->wait(&a->process, END_MS, &ended, NULL, &e) == 0 &&
@@ -382,10 +382,10 @@ bool agent_session_end(struct agent_session *a)
     else if (a->process_runs)
         known = false;
     if (a->loop_runs) {
-        session_end(a->session);
+        hub_end(a->hub);
         pthread_join(a->loop, NULL);
     }
-    session_free(a->session);
+    hub_free(a->hub);
     if (a->process_runs && !known)
         /* Closing the channel ends its standard input, at which the agent ends. */
         known = a->process.transport->ops->wait(&a->process, END_MS, &ended, NULL, &e) == 0 &&
@@ -400,21 +400,14 @@ bool agent_session_end(struct agent_session *a)
     return known;
 }
 
-struct session *agent_session_streams(struct agent_session *a)
+struct hub *agent_session_streams(struct agent_session *a)
 {
-    return a->session;
+    return a->hub;
 }
 
 bool agent_session_alive(struct agent_session *a, struct err *why)
 {
-    bool over;
-
-    pthread_mutex_lock(&a->requests_lock);
-    over = a->over;
-    if (over && why != NULL)
-        *why = a->why_over;
-    pthread_mutex_unlock(&a->requests_lock);
-    return !over;
+    return !hub_over(a->hub, why);
 }
 
 uint32_t agent_session_stream_number(struct agent_session *a)
@@ -476,7 +469,7 @@ static int request_end(struct agent_session *a, struct request *r, int sent, uin
 
 static struct link *control_of(struct agent_session *a, struct err *e)
 {
-    struct link *l = session_link(a->session, CONTROL_CONNECTION);
+    struct link *l = hub_link(a->hub, CONTROL_CONNECTION);
 
     if (l == NULL && agent_session_alive(a, e))
         err_set(e, ERR_NETWORK, "the connection to the agent is closed");
@@ -536,18 +529,6 @@ int agent_session_disk_holes(struct agent_session *a, uint32_t disk, const struc
     return 0;
 }
 
-int agent_session_disk_close(struct agent_session *a, uint32_t disk, struct err *e)
-{
-    struct msg_disk_close m = { .disk = disk };
-    struct link *l = control_of(a, e);
-    struct request *r = l != NULL ? request_begin(a, e) : NULL;
-
-    if (r == NULL)
-        return -1;
-    m.request = r->number;
-    return request_end(a, r, link_send_disk_close(l, 0, &m, e), REQUEST_MS, NULL, e);
-}
-
 int agent_session_stream_open(struct agent_session *a, uint32_t stream,
                               const struct msg_stream_open *open, struct err *e)
 {
@@ -588,9 +569,9 @@ int agent_session_dial(struct agent_session *a, uint32_t *connection, struct err
     data_listener_expect(a->listener, m.connection);
     /* Done is said when the agent has seen our hello there; ours has seen its hello soon after. */
     if (request_end(a, r, link_send_dial(l, 0, &m, e), DIAL_MS + 1000, NULL, e) != 0 ||
-        session_link_wait(a->session, m.connection, DIAL_MS, e) != 0) {
+        hub_link_wait(a->hub, m.connection, DIAL_MS, e) != 0) {
         data_listener_forget(a->listener, m.connection);
-        session_link_close(a->session, m.connection);
+        hub_link_close(a->hub, m.connection);
         return err_add(e, "data channel to [%s]:%u", a->dial_address, m.port);
     }
     *connection = m.connection;

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "protocol/stream/session.h"
+#include "protocol/stream/hub.h"
 
 struct agent_session;
 struct err;
@@ -50,7 +50,7 @@ int agent_session_start(struct agent_session **out, const struct agent_session_c
 bool agent_session_end(struct agent_session *a);
 
 /* The session under it, for streams; lives as long as a. */
-struct session *agent_session_streams(struct agent_session *a);
+struct hub *agent_session_streams(struct agent_session *a);
 
 /* False once the control connection is dead; then all streams have failed.  why may be NULL. */
 bool agent_session_alive(struct agent_session *a, struct err *why);
@@ -63,7 +63,6 @@ int agent_session_disk_open(struct agent_session *a, uint32_t disk, const char *
                             uint64_t capacity_bytes, struct msg_disk_opened *opened, struct err *e);
 int agent_session_disk_holes(struct agent_session *a, uint32_t disk, const struct hole_map *map,
                              struct err *e);
-int agent_session_disk_close(struct agent_session *a, uint32_t disk, struct err *e);
 int agent_session_stream_open(struct agent_session *a, uint32_t stream,
                               const struct msg_stream_open *open, struct err *e);
 

@@ -31,7 +31,7 @@ static int open_disk(void *context, const struct msg_disk_open *m, struct source
 }
 
 /* The handshake as initiator; the other end of the pair answers at once. */
-static int introduce(struct local_source *l, struct session *s, struct err *e)
+static int introduce(struct local_source *l, struct hub *s, struct err *e)
 {
     struct handshake_offer offer = { .connection = CONTROL_CONNECTION,
                                      .aead_set = aead_openssl_offer(),
@@ -44,7 +44,7 @@ static int introduce(struct local_source *l, struct session *s, struct err *e)
         io_write_all(l->fd, m1, sizeof m1, e) != 0 || io_read_all(l->fd, m2, sizeof m2, e) != 0 ||
         handshake_finish(&l->secret, m1, m2, &keys, e) != 0)
         return -1;
-    rc = session_link_add(s, l->fd, l->fd, &keys, aead_openssl_find(keys.choice.aead), e);
+    rc = hub_link_add(s, l->fd, l->fd, &keys, aead_openssl_find(keys.choice.aead), e);
     handshake_keys_wipe(&keys);
     if (rc == 0)
         l->fd = -1;
@@ -53,25 +53,25 @@ static int introduce(struct local_source *l, struct session *s, struct err *e)
 
 static void *local_main(void *context)
 {
-    static const struct session_handler handler = { .control = serve_control,
+    static const struct hub_handler handler = { .control = serve_control,
                                                     .link_up = serve_link_up };
     struct local_source *l = context;
     struct serve_config serving = { .disk_open = open_disk, .context = l,
                                     .memory_bytes = l->config->memory_bytes };
-    struct session_config sc = { .handler = &handler, .workers = 1, .version = VMFERRY_VERSION };
-    struct session *s = NULL;
+    struct hub_config sc = { .handler = &handler, .workers = 1, .version = VMFERRY_VERSION };
+    struct hub *s = NULL;
     struct serve *v = NULL;
     struct err e;
 
     if (serve_new(&v, &serving, &e) == 0) {
         sc.context = v;
         /* A failure closes the pair, and the other end hears of it there. */
-        if (session_new(&s, &sc, &e) == 0 && introduce(l, s, &e) == 0)
-            while (session_turn(s, 1000, &e) == 0 && !serve_quits(v))
+        if (hub_new(&s, &sc, &e) == 0 && introduce(l, s, &e) == 0)
+            while (hub_turn(s, 1000, &e) == 0 && !serve_quits(v))
                 serve_tend(v, s);
     }
     serve_free(v);
-    session_free(s);
+    hub_free(s);
     io_drop(&l->fd);
     return NULL;
 }

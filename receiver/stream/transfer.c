@@ -10,7 +10,7 @@
 #include "protocol/stream/serve.h"
 #include "receiver/stream/agent_session.h"
 
-enum { TURN_MS = 200, TCP_TRIES = 2, TCP_TRIES_FORCED = 4 };
+enum { TURN_MS = 200, TCP_TRIES = 2, TCP_TRIES_FORCED = 4, RENEWALS_IN_A_ROW = 3 };
 
 /* A disk under way. */
 struct lane {
@@ -155,7 +155,7 @@ static void lane_stop(struct lane *l)
         stream_end(l->stream);
     l->stream = NULL;
     if (l->connection > CONTROL_CONNECTION && *l->transfer->session != NULL)
-        session_link_close(agent_session_streams(*l->transfer->session), l->connection);
+        hub_link_close(agent_session_streams(*l->transfer->session), l->connection);
     l->connection = CONTROL_CONNECTION;
 }
 
@@ -167,7 +167,7 @@ static void lane_show(struct lane *l)
         l->transfer->options->progress(l->transfer->options->context, l->disk);
 }
 
-static int lane_finish(struct lane *l, struct err *e)
+static void lane_finish(struct lane *l)
 {
     lane_stop(l);
     l->disk->done = sink_walk_root(l->walk, &l->disk->root);
@@ -175,23 +175,13 @@ static int lane_finish(struct lane *l, struct err *e)
     sink_walk_free(l->walk);
     l->walk = NULL;
     l->transfer->active--;
-    return agent_session_disk_close(*l->transfer->session, l->number, e);
 }
 
 /* ---- trouble ---- */
 
-/* A new session for all lanes under way, or the end. */
-static int renew_all(struct transfer *t, const struct err *why, struct err *e)
+/* The disks under way, in a session that is new. */
+static int reopen_disks(struct transfer *t, struct err *e)
 {
-    for (size_t i = 0; i < t->count; i++)
-        if (t->lanes[i].walk != NULL)
-            lane_stop(&t->lanes[i]);
-    if (t->options->renew == NULL) {
-        *e = *why;
-        return -1;
-    }
-    if (t->options->renew(t->options->context, t->session, why, e) != 0)
-        return -1;
     for (size_t i = 0; i < t->count; i++) {
         t->lanes[i].tcp_failures = 0;
         if (t->lanes[i].walk != NULL && disk_open(&t->lanes[i], e) != 0)
@@ -200,13 +190,34 @@ static int renew_all(struct transfer *t, const struct err *why, struct err *e)
     return 0;
 }
 
+/* A new session for all lanes under way, or the end.  One that dies at once is replaced, too. */
+static int renew_all(struct transfer *t, const struct err *why, struct err *e)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (t->lanes[i].walk != NULL)
+            lane_stop(&t->lanes[i]);
+    *e = *why;
+    if (t->options->renew == NULL)
+        return -1;
+    for (unsigned i = 0; i < RENEWALS_IN_A_ROW; i++) {
+        struct err cause = *e;
+
+        if (t->options->renew(t->options->context, t->session, &cause, e) == 0 &&
+            reopen_disks(t, e) == 0)
+            return 0;
+        if (e->code != ERR_NETWORK)
+            return -1;
+    }
+    return -1;
+}
+
 /* An opening has failed: another one, another session, or the end. */
 static int lane_trouble(struct lane *l, const struct err *why, struct err *e)
 {
     struct transfer *t = l->transfer;
     struct err control;
     bool over_tcp = l->connection > CONTROL_CONNECTION;
-    bool link_dead = session_link(agent_session_streams(*t->session), l->connection) == NULL;
+    bool link_dead = hub_link(agent_session_streams(*t->session), l->connection) == NULL;
     char text[600];
 
     sink_walk_totals(l->walk, &l->disk->totals);
@@ -262,7 +273,8 @@ static int lane_look(struct lane *l, struct err *e)
         lane_show(l);
         return 0;
     case STREAM_DONE:
-        return lane_finish(l, e);
+        lane_finish(l);
+        return 0;
     default:
         return lane_trouble(l, &why, e);
     }
