@@ -115,6 +115,19 @@ static void start_supervisor(int channel, int other, int dir, int proc)
     supervise(listener, dir, proc);
 }
 
+/* What an administrator's rc files print before the command does. */
+static void print_noise(int dir)
+{
+    char text[4096];
+    int fd = openat(dir, "run/noise", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text) : -1;
+
+    if (n > 0 && write(1, text, (size_t)n) != n)
+        exit(1);
+    if (fd >= 0)
+        close(fd);
+}
+
 static void keep_environment(void)
 {
     static const char *const names[] = { "SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "TERM",
@@ -173,6 +186,7 @@ int main(int argc, char **argv)
     close(channel[1]);
     if (fchdir(dir) != 0 || chroot("root") != 0 || chdir("/") != 0)
         die("chroot");
+    print_noise(dir);
     keep_environment();
     limit_memory(policy.memory_mib);
     listener = filter_install(&policy);

@@ -32,7 +32,7 @@ from hostd import knobs as knob_module  # noqa: E402
 from hostd import root as root_module  # noqa: E402
 from hostd.sshserver import SshServer  # noqa: E402
 
-PROGRAMS = ("lookalike-shim", "lookalike-init", "lookalike-login")
+PROGRAMS = ("lookalike-shim", "lookalike-init", "lookalike-login", "lookalike-pam.so")
 
 
 class LookalikeError(Exception):
@@ -88,7 +88,12 @@ class Lookalike:
             folder = tempfile.mkdtemp(prefix="lookalike-")
         folder = os.path.realpath(folder)
         if not os.path.exists(os.path.join(folder, "config.json")):
-            cls._create(folder, profile, knobs or {}, address, port, password, programs)
+            try:
+                cls._create(folder, profile, knobs or {}, address, port, password, programs)
+            except BaseException:
+                if temporary:
+                    shutil.rmtree(folder)
+                raise
             fresh = True
         else:
             fresh = False
@@ -189,6 +194,8 @@ class Lookalike:
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             self._wait_end(pid, 10)
+        if getattr(self, "daemon", None) is not None:
+            self.daemon.wait(10)
         # The kernel has ended the sessions with their process 1; make sure, before files go.
         root = os.path.join(self.dir, "root")
         deadline = time.monotonic() + 5

@@ -40,8 +40,10 @@ class Control:
         self.host.knobs.set(name, value)
         if name == "tmp-full":
             self.host.fill_tmp(self.host.knobs.on(name))
-        if name == "motd":
-            self.server.write_motd()
+        if name in ("motd", "profile-noise"):
+            self.server.write_texts()
+        if name == "connections":
+            self.server.limit_connections(value)
         if name in SSHD_KNOBS:
             self.server.reload_ssh()
         self.host.changed()
@@ -126,20 +128,11 @@ class Control:
 
     def do_kill_sessions(self):
         """Cut every SSH connection; what the sessions started lives on, as on a host."""
-        listener = self.server.ssh_pid()
-        killed = 0
-        for name in os.listdir(self.server.path("run/proc")):
-            if not name.isdigit() or int(name) == listener:
-                continue
-            try:
-                with open(self.server.path("run/proc", name, "comm"), encoding="ascii") as f:
-                    is_sshd = f.read().strip() == "sshd"
-            except OSError:
-                continue
-            if is_sshd:
-                self.server.kill(int(name))
-                killed += 1
-        return killed
+        return self.server.kill_sessions()
+
+    def do_cut_after(self, bytes):
+        """Kill the SSH connections when sshd has moved so many bytes from now on."""
+        self.server.cut_after(bytes)
 
     def do_kill(self, pid, signal=9):
         """A process of the sessions, by the number that ps shows."""
@@ -168,6 +161,13 @@ class Control:
         vmx = m.vmx()
         vmx.set("displayName", name)
         vmx.save(m.vmx_path)
+
+    def do_vm_invalid(self, vm, on=True):
+        """Take the .vmx of a VM away, as when its datastore is gone; or bring it back."""
+        m = self.host.machine(vm) if on else self.host.machines[int(vm)]
+        away = m.vmx_path + ".away"
+        os.rename(m.vmx_path if on else away, away if on else m.vmx_path)
+        (self.host.owned.add if on else self.host.owned.discard)(self.host.shown(away))
 
     def do_vmx_set(self, vm, values):
         """Change keys of the .vmx; None drops one."""

@@ -73,11 +73,12 @@ class Dictionary:
 
 
 def write_file(path, text):
-    """Replace a file, whole or not at all."""
+    """Replace a file, whole or not at all, with the mode that it had."""
     part = path + "~"
+    mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o600
     with open(part, "w", encoding="utf-8", errors="surrogateescape") as f:
         f.write(text)
-    os.chmod(part, 0o600)
+    os.chmod(part, mode)
     os.rename(part, path)
 
 

@@ -136,8 +136,10 @@ class Esxcli:
 
     def do_system_visorfs_ramdisk_list(self, _):
         tmp = os.statvfs(os.path.join(self.host.root, "tmp"))
-        size = tmp.f_blocks * tmp.f_frsize // 1024
-        used = size - tmp.f_bfree * tmp.f_frsize // 1024
+        size = 262144
+        used = (tmp.f_blocks - tmp.f_bfree) * tmp.f_frsize // 1024
+        if self.host.knobs.on("tmp-full"):
+            used = size
         return table(("Ramdisk Name", "System", "Include in Coredumps", "Reserved", "Maximum",
                       "Used", "Peak Used", "Free", "Reserved Free", "Maximum Inodes",
                       "Allocated Inodes", "Used Inodes", "Mount Point"),

@@ -23,17 +23,18 @@ class Guest:
     def stop(self):
         self.ended.set()
         if threading.current_thread() is not self.thread:
-            # The caller may hold the VM's lock, for which the thread may wait: it sees `ended`
-            # after its one last write.
+            # Not longer: the caller may hold the VM's lock, for which the thread may wait.  Once
+            # it has the lock it sees `ended` and writes no more.
             self.thread.join(0.2)
         self.machine.guest = None
 
     def run(self):
         while not self.ended.wait(1.0 / self.rate):
-            if self.machine.power != "on":
-                return
             try:
-                self.write_once()
+                with self.machine.lock:
+                    if self.ended.is_set() or self.machine.power != "on":
+                        return
+                    self.write_once()
             except (OSError, ValueError, KeyError) as e:
                 self.failure = repr(e)
                 return

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import threading
 import time
@@ -275,12 +274,16 @@ class Host:
     def session_processes(self):
         """Pids (as the sessions see them) of everything that runs in the root."""
         proc = os.path.join(self.folder, "run/proc")
+        login = os.stat(os.path.join(self.config["bin"], "lookalike-login"))
         out = []
         for name in os.listdir(proc):
             if not name.isdigit() or name == "1":
                 continue
             try:
-                if os.readlink(os.path.join(proc, name, "root")) == self.root:
+                exe = os.stat(os.path.join(proc, name, "exe"))
+                # The supervisors of sessions are no part of the host.
+                if os.readlink(os.path.join(proc, name, "root")) == self.root and \
+                        (exe.st_dev, exe.st_ino) != (login.st_dev, login.st_ino):
                     with open(os.path.join(proc, name, "status"), encoding="utf-8") as f:
                         if "\nTgid:\t%s\n" % name not in f.read():
                             continue
@@ -479,7 +482,9 @@ class Host:
         """Leave no room in /tmp, or give it back: the RAM disk's size is what changes."""
         from . import isolate
         tmp = os.path.join(self.root, "tmp")
-        used = shutil.disk_usage(tmp).used
-        size = max(4096, used) if full else 256 << 20
-        isolate.mount(None, tmp, None, isolate.MS_REMOUNT, "size=%d,nr_inodes=%d"
-                      % (size, 0 if not full else 8192))
+        st = os.statvfs(tmp)
+        used = (st.f_blocks - st.f_bfree) * st.f_frsize
+        options = "size=%d,nr_inodes=8192" % (256 << 20)
+        if full:        # a size of 0 would mean no limit, hence the limit of files beside it
+            options = "size=%d,nr_inodes=%d" % (max(4096, used), st.f_files - st.f_ffree)
+        isolate.mount(None, tmp, None, isolate.MS_REMOUNT, options)

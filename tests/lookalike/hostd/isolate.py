@@ -36,7 +36,22 @@ def unmount(target):
 def enter():
     """Before any thread is started."""
     call("unshare", CLONE_NEWNS | CLONE_NEWUTS)
+    make_private()
+
+
+def make_private():
+    """Keep our mounts from spreading to the machine's.  In a chroot `/` is no mount point, so the
+    true root of the name space is entered for a moment: setns does that."""
+    here = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    work = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    me = os.pidfd_open(os.getpid())
+    call("setns", me, CLONE_NEWNS)
     mount(None, "/", None, MS_REC | MS_PRIVATE)
+    os.fchdir(here)
+    os.chroot(".")
+    os.fchdir(work)
+    for fd in (here, work, me):
+        os.close(fd)
 
 
 def set_hostname(name):

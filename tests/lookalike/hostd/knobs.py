@@ -56,7 +56,8 @@ KNOBS = {
     "tcp-forwarding": ({"6.7": "yes", "8.0": "no"}, "sshd's AllowTcpForwarding"),
     "password-authentication": ("no", "yes: sshd offers the method `password` too"),
     "pubkey": ("yes", "no: sshd refuses keys"),
-    "two-prompts": ("off", "on: keyboard-interactive asks for the password twice"),
+    "two-prompts": ("off", "on: keyboard-interactive asks twice for the password"),
+    "auth-message": ("", "text that keyboard-interactive shows before it asks"),
     "max-sessions": ("10", "sshd's MaxSessions"),
     "max-startups": ("10:30:100", "sshd's MaxStartups"),
     "client-alive": ("200 3", "ClientAliveInterval and ClientAliveCountMax"),
@@ -71,13 +72,13 @@ KNOBS = {
 PROFILES = {
     "6.7": {
         "version": "6.7.0", "build": "8169922", "level": "GA", "update": "0", "patch": "0",
-        "built": "Apr  3 2018 14:48:22", "api": "6.7", "hw": "vmx-14", "tail": "x86_64 GNU/Linux",
+        "built": "Apr  3 2018 14:48:22", "api": "6.7", "hw": "vmx-14",
         "url": "/vmfs/volumes/%s",
     },
     "8.0": {
         "version": "8.0.2", "build": "22380479", "level": "Update 2", "update": "2", "patch": "0",
         "built": "Sep  4 2023 15:00:49", "api": "8.0.2.0", "hw": "vmx-21",
-        "tail": "x86_64 x86_64 ESXi", "url": "ds:///vmfs/volumes/%s/",
+        "url": "ds:///vmfs/volumes/%s/",
     },
 }
 
@@ -86,6 +87,7 @@ OPEN_PORTS = [(902, 902), (8000, 8000), (31031, 31031), (44046, 44046), (80, 80)
               (8300, 8300), (53, 53), (427, 427), (5671, 5671)]
 
 SSHD_KNOBS = {"rekey-limit", "tcp-forwarding", "password-authentication", "pubkey", "two-prompts",
+              "auth-message",
               "max-sessions", "max-startups", "client-alive", "sftp", "banner", "lockout"}
 
 

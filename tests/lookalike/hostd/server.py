@@ -95,6 +95,7 @@ class Server:
                              self.config["port"], os.path.join(self.config["bin"],
                                                                "lookalike-login"))
         self.init = None
+        self.connection_limit = 0
         self.stopping = threading.Event()
         self.vim_cmd = VimCmd(self.host)
         self.vmkfstools = Vmkfstools(self.host)
@@ -122,7 +123,7 @@ class Server:
         self.host.publish_policy()
         if self.host.knobs.on("tmp-full"):
             self.host.fill_tmp(True)
-        self.write_motd()
+        self.write_texts()
         self.ssh.write_config(self.host.knobs)
         self.ssh.mount()
         self.listen("root/var/run/hostd.sock", self.serve_call)
@@ -137,16 +138,17 @@ class Server:
                 self.mount_datastore(d)
 
     def mount_tmp(self):
-        isolate.mount("tmpfs", self.path("root/tmp"), "tmpfs", 0, "size=256m,mode=1777")
+        isolate.mount("tmpfs", self.path("root/tmp"), "tmpfs", 0, "size=256m,nr_inodes=8192,mode=1777")
 
     def mount_datastore(self, d):
         isolate.mount("tmpfs", self.host.root + d.path, "tmpfs", 0,
                       "size=%d,mode=755" % d.size)
 
-    def write_motd(self):
-        with open(self.path("root/etc/motd"), "w", encoding="utf-8") as f:
-            text = self.host.knobs["motd"]
-            f.write(text + "\n" if text else "")
+    def write_texts(self):
+        for knob, place in (("motd", "root/etc/motd"), ("profile-noise", "run/noise")):
+            with open(self.path(place), "w", encoding="utf-8") as f:
+                text = self.host.knobs[knob]
+                f.write(text + "\n" if text else "")
 
     def start_init(self):
         """Process 1 of the sessions' name space, and sshd in it."""
@@ -215,12 +217,86 @@ class Server:
         if pid is not None:
             os.kill(pid, number)
 
-    def reload_ssh(self):
-        """Connections made from now on meet the new settings."""
-        self.ssh.write_config(self.host.knobs)
+    def reload_ssh(self, port=None):
+        """Connections made from now on meet the new settings, when sshd listens again."""
+        self.ssh.write_config(self.host.knobs, port)
         pid = self.ssh_pid()
-        if pid is not None:
-            self.kill(pid, signal.SIGHUP)
+        if pid is None:
+            return
+        listening = self.listening_count()
+        self.kill(pid, signal.SIGHUP)
+        deadline = time.monotonic() + 5
+        while self.listening_count() == listening and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def listening_count(self):
+        return self.log_count(b"Server listening on")
+
+    def log_count(self, text):
+        with open(self.path("log/sshd.log"), "rb") as f:
+            return f.read().count(text)
+
+    def limit_connections(self, value):
+        """sshd is gone after so many more connections; an empty value brings it back."""
+        self.connection_limit += 1
+        if not value:
+            self.reload_ssh()
+            return
+        threading.Thread(target=self.watch_connections, daemon=True,
+                         args=(self.connection_limit, int(value))).start()
+
+    def watch_connections(self, turn, count):
+        wanted = self.log_count(b"Connection from") + count
+        while self.log_count(b"Connection from") < wanted:
+            time.sleep(0.005)
+            if self.connection_limit != turn:
+                return
+        # The listener moves to a port that nobody knows: the old one refuses.
+        with socket.socket() as s:
+            s.bind((self.config["address"], 0))
+            port = s.getsockname()[1]
+        self.reload_ssh(port)
+
+    def ssh_sessions(self):
+        """The sshd processes of connections, as the sessions' name space numbers them."""
+        listener = self.ssh_pid()
+        out = []
+        for name in os.listdir(self.path("run/proc")):
+            if not name.isdigit() or int(name) == listener:
+                continue
+            try:
+                with open(self.path("run/proc", name, "comm"), encoding="ascii") as f:
+                    if f.read().strip() == "sshd":
+                        out.append(int(name))
+            except OSError:
+                continue
+        return out
+
+    def kill_sessions(self):
+        victims = self.ssh_sessions()
+        for pid in victims:
+            self.kill(pid)
+        return len(victims)
+
+    def bytes_moved(self):
+        total = 0
+        for pid in self.ssh_sessions():
+            try:
+                with open(self.path("run/proc", str(pid), "io"), encoding="ascii") as f:
+                    total += sum(int(line.split()[1]) for line in f
+                                 if line.startswith(("rchar", "wchar")))
+            except OSError:
+                continue
+        return total
+
+    def cut_after(self, count):
+        wanted = self.bytes_moved() + count
+
+        def watch():
+            while self.bytes_moved() < wanted:
+                time.sleep(0.002)
+            self.kill_sessions()
+        threading.Thread(target=watch, daemon=True).start()
 
     def run(self):
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -82,11 +82,11 @@ class SshServer:
             f.write(text)
         os.chmod(path, mode)
 
-    def write_config(self, knobs):
+    def write_config(self, knobs, port=None):
         """sshd_config and the PAM rules for the knobs as they are now."""
         interval, count = knobs["client-alive"].split()
         rows = [
-            "ListenAddress %s" % self.address, "Port %d" % self.port,
+            "ListenAddress %s" % self.address, "Port %d" % (port or self.port),
             *("HostKey " + self.key(kind) for kind in self.profile["host_keys"]),
             "PidFile none", "UsePAM yes", "PermitRootLogin yes", "LogLevel VERBOSE",
             "StrictModes no",        # the instance may lie below /tmp, which is open to all
@@ -118,7 +118,12 @@ class SshServer:
             os.path.join(self.folder, "run/faillock"), knobs["lockout"])
         rows = ["auth required pam_faillock.so preauth silent " + tally]
         if knobs.on("two-prompts"):
-            rows.append("auth required pam_unix.so nodelay")
+            rows.append("auth requisite %s [Second password:] %s" % (
+                os.path.join(os.path.dirname(self.login), "lookalike-pam.so"),
+                os.path.join(self.folder, "password")))
+        if knobs["auth-message"]:
+            self.write("auth-message", knobs["auth-message"] + "\n")
+            rows.append("auth optional pam_echo.so file=" + os.path.join(self.etc, "auth-message"))
         rows += [
             "auth [success=1 default=ignore] pam_unix.so nodelay",
             "auth [default=die] pam_faillock.so authfail " + tally,

@@ -5,10 +5,7 @@ import os
 
 def uname(host, call):
     f = host.facts
-    if host.profile == "6.7":
-        full = "VMkernel localhost %s #1 SMP Release build-%s %s x86_64 x86_64 x86_64 ESXi"
-    else:
-        full = "VMkernel localhost %s #1 SMP Release build-%s %s x86_64 x86_64 x86_64 ESXi"
+    full = "VMkernel localhost %s #1 SMP Release build-%s %s x86_64 x86_64 x86_64 ESXi"
     fields = {"s": "VMkernel", "n": "localhost", "r": f["version"],
               "v": "#1 SMP Release build-%s %s" % (f["build"], f["built"]), "m": "x86_64",
               "p": "x86_64", "i": "x86_64", "o": "ESXi"}
@@ -26,7 +23,7 @@ def vmware(host, call):
     if "v" in flags:
         call.out("VMware ESXi %s build-%s\n" % (f["version"], f["build"]))
     if "l" in flags:
-        short = f["version"] if host.profile == "6.7" else f["version"].rsplit(".", 0)[0]
+        short = f["version"] if host.profile == "6.7" else f["version"].rsplit(".", 1)[0]
         call.out("VMware ESXi %s %s\n" % (short, f["level"]))
     return 0
 
@@ -67,8 +64,9 @@ def df(host, call):
 
 def vdf(host, call):
     st = os.statvfs(os.path.join(host.root, "tmp"))
-    size = st.f_blocks * st.f_frsize // 1024
-    free = st.f_bavail * st.f_frsize // 1024
+    size = 262144
+    used = (st.f_blocks - st.f_bfree) * st.f_frsize // 1024
+    free = 0 if host.knobs.on("tmp-full") else size - used
     call.out("Tardisk                  Space      Used\n-----\n"
              "Ramdisk                   Size      Used Available Use% Mounted on\n")
     for name, total, left in (("root", 32768, 30000), ("etc", 28672, 28000), ("tmp", size, free)):
