@@ -321,11 +321,12 @@ static void people_vm(FILE *out, const struct vm_result *v, unsigned width, bool
 
 void report_people(FILE *out, const struct run_result *result, unsigned width, bool dry_run)
 {
-    size_t counts[4] = { 0 };
+    size_t counts[4] = { 0 }, left = 0;
 
     for (size_t i = 0; i < result->count; i++) {
         people_vm(out, &result->vms[i], width, dry_run);
         counts[result->vms[i].outcome]++;
+        left += result->vms[i].cleanup_left;
     }
     if (result->count < 2)
         return;
@@ -335,6 +336,8 @@ void report_people(FILE *out, const struct run_result *result, unsigned width, b
             fprintf(out, "%s %zu %s", shown++ > 0 ? "," : "", counts[o],
                     vm_outcome_name((enum vm_outcome)o));
     }
+    if (left > 0)
+        fprintf(out, "; clean-up is incomplete for %zu", left);
     fputc('\n', out);
 }
 
