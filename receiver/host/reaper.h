@@ -28,7 +28,7 @@ enum reaped_kind {
 struct reaped {
     enum reaped_kind kind;
     struct journal_entry entry;
-    char text[320];        /* one line for the user */
+    char text[480];        /* one line for the user */
     enum err_code code;    /* of REAPED_FAILED */
 };
 

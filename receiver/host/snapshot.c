@@ -25,30 +25,51 @@
 
 enum { FOREIGN_RUN_SECONDS = 24 * 3600, REMOVE_TRIES = 3 };
 
+static void forget_disks(struct snapshot *s)
+{
+    for (size_t i = 0; i < s->disk_count; i++)
+        free(s->disks[i].file);
+    free(s->disks);
+    s->disks = NULL;
+    s->disk_count = 0;
+}
+
 void snapshot_free(struct snapshot *s)
 {
     if (s == NULL)
         return;
-    for (size_t i = 0; i < s->disk_count; i++)
-        free(s->disks[i].file);
-    free(s->disks);
+    forget_disks(s);
     journal_leave(s->ticket);
     free(s);
 }
 
-static int remember_disks(struct snapshot *s, const struct vm *vm, struct err *e)
+static int remember_disks(struct host *h, struct snapshot *s, struct err *e)
 {
-    s->disks = calloc(vm->disks.count + 1, sizeof *s->disks);
-    if (s->disks == NULL)
-        return err_sys(e, "taking a snapshot");
-    for (size_t i = 0; i < vm->disks.count; i++) {
-        memcpy(s->disks[i].slot, vm->disks.items[i].slot, sizeof s->disks[i].slot);
-        s->disks[i].file = strdup(vm->disks.items[i].file);
-        if (s->disks[i].file == NULL)
-            return err_sys(e, "taking a snapshot");
+    struct vm_disks disks;
+    int rc = -1;
+
+    forget_disks(s);
+    if (host_vm_disks(h, s->vmid, &disks, e) != 0)
+        return -1;
+    s->disks = calloc(disks.count + 1, sizeof *s->disks);
+    if (s->disks == NULL) {
+        err_sys(e, "taking a snapshot");
+        goto out;
+    }
+    for (size_t i = 0; i < disks.count; i++) {
+        memcpy(s->disks[i].slot, disks.items[i].slot, sizeof s->disks[i].slot);
+        s->disks[i].file = strdup(disks.items[i].file);
+        if (s->disks[i].file == NULL) {
+            err_sys(e, "taking a snapshot");
+            goto out;
+        }
         s->disk_count++;
     }
-    return 0;
+    rc = 0;
+
+out:
+    vm_disks_free(&disks);
+    return rc;
 }
 
 /* What our token shows in a tree. */
@@ -148,9 +169,12 @@ static int busy_with(const struct vm *vm, const char *name, struct err *e)
                    name);
 }
 
-/* Wait until neither a task nor another run is at work on the VM. */
+/*
+ * Wait until neither a task nor another run is at work on the VM.  *newest gets the highest id of a
+ * snapshot there.
+ */
 static int wait_until_free(struct host *h, struct journal *j, const struct vm *vm, uint64_t start,
-                           uint64_t wait_ms, struct err *e)
+                           uint64_t wait_ms, unsigned *newest, struct err *e)
 {
     for (;;) {
         struct snapshot_tree t;
@@ -164,6 +188,9 @@ static int wait_until_free(struct host *h, struct journal *j, const struct vm *v
         other = other_run(j, &t, NULL, 0, host_now(h), false);
         if (other != NULL)
             rc = busy_with(vm, other->name, e);
+        *newest = 0;
+        for (size_t i = 0; i < t.count; i++)
+            *newest = t.items[i].id > *newest ? t.items[i].id : *newest;
         snapshot_tree_free(&t);
         if (rc == 0) {
             if (look_at_tasks(h, vm->vmid, "Snapshot", &task, &known, e) != 0)
@@ -370,7 +397,8 @@ static int attempts(struct host *h, struct journal *j, const struct vm *vm,
         if (e->code == ERR_BUSY && e->os == EAGAIN && ++hostd_failures < HOST_TRIES) {
             host_pause(h, SLOW_POLL_MS);
         } else if (is_other_task(e) && host_clock_ms(h) - start < wish->wait_ms) {
-            if (wait_until_free(h, j, vm, start, wish->wait_ms, e) != 0)
+            if (wait_until_free(h, j, vm, start, wish->wait_ms, &s->newest_before, e) != 0 ||
+                remember_disks(h, s, e) != 0)
                 return -1;
             host_pause(h, 2 * POLL_MS);
         } else if (quiesce && e->code == ERR_SOURCE && wish->quiesce == QUIESCE_TRY) {
@@ -431,8 +459,8 @@ int snapshot_create(struct host *h, struct journal *j, const struct vm *vm,
     if (s == NULL)
         return err_sys(e, "taking a snapshot");
     s->vmid = vm->vmid;
-    if (remember_disks(s, vm, e) != 0 ||
-        wait_until_free(h, j, vm, start, wish->wait_ms, e) != 0 || host_vm_same(h, vm, e) != 0 ||
+    if (wait_until_free(h, j, vm, start, wish->wait_ms, &s->newest_before, e) != 0 ||
+        host_vm_same(h, vm, e) != 0 || remember_disks(h, s, e) != 0 ||
         attempts(h, j, vm, wish, start, s, e) != 0)
         goto out;
     if (s->quiesce_problem[0] != '\0')
@@ -620,7 +648,7 @@ static int check_disks_back(struct host *h, const struct snapshot *s, struct err
     if (snapshot_tree_read(h, s->vmid, &t, e) != 0)
         return -1;
     for (size_t i = 0; i < t.count; i++)
-        others |= t.items[i].id > s->id;
+        others |= t.items[i].id > s->newest_before;
     snapshot_tree_free(&t);
     if (others)
         return 0;

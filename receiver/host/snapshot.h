@@ -73,6 +73,7 @@ struct snapshot {
     bool quiesced;
     char quiesce_problem[240]; /* why a try to quiesce failed; "" otherwise */
     struct journal_ticket *ticket;
+    unsigned newest_before; /* highest id of a snapshot before ours; ids only grow */
     struct snapshot_disk {
         char slot[16];
         char *file; /* "[ds] a/a.vmdk" */

@@ -24,6 +24,7 @@ struct exchange {
     uint8_t *step;        /* STEP_BYTES, for what comes from there */
     struct bytes *out;
     bool input_ended;
+    bool out_ended;
     bool input_refused; /* the command ended without reading all */
     uint64_t deadline_ms;
 };
@@ -76,7 +77,7 @@ static int feed(struct exchange *x, struct err *e)
     return 0;
 }
 
-/* Read what has come.  1 at the end of the output. */
+/* Read what has come. */
 static int drink(struct exchange *x, struct err *e)
 {
     size_t room = x->out->ceiling - x->out->count;
@@ -90,37 +91,36 @@ static int drink(struct exchange *x, struct err *e)
     n = recv(x->p->fd, step > 0 ? to : &excess, step > 0 ? step : 1, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 0;
-    if (n <= 0)
-        return 1;
+    if (n <= 0) {
+        x->out_ended = true;
+        return 0;
+    }
     if (step == 0)
         return err_set(e, ERR_LIMIT, "the command printed more than %zu bytes", x->out->ceiling);
     x->out->count += (size_t)n;
     return 0;
 }
 
+/* A command may close its output and still read its input: both must end. */
 static int exchange_run(struct exchange *x, struct err *e)
 {
-    for (;;) {
-        struct pollfd p = { .fd = x->p->fd, .events = POLLIN };
+    while (!x->input_ended || !x->out_ended) {
+        struct pollfd p = { .fd = x->p->fd };
         uint64_t now = io_clock_ms();
         uint64_t left;
-        int rc;
 
         if (now >= x->deadline_ms)
             return timed_out(e);
         left = x->deadline_ms - now;
-        if (!x->input_ended)
-            p.events |= POLLOUT;
+        p.events = (short)((x->input_ended ? 0 : POLLOUT) | (x->out_ended ? 0 : POLLIN));
         if (poll(&p, 1, left > 60000 ? 60000 : (int)left) < 0 && errno != EINTR)
             return err_sys(e, "waiting for a command");
         if (!x->input_ended && (p.revents & (POLLOUT | POLLERR | POLLHUP)) != 0 && feed(x, e) != 0)
             return -1;
-        if ((p.revents & (POLLIN | POLLERR | POLLHUP)) == 0)
-            continue;
-        rc = drink(x, e);
-        if (rc != 0)
-            return rc < 0 ? -1 : 0;
+        if (!x->out_ended && (p.revents & (POLLIN | POLLERR | POLLHUP)) != 0 && drink(x, e) != 0)
+            return -1;
     }
+    return 0;
 }
 
 static int run(struct transport *t, const char *command, struct exchange *x, uint64_t timeout_ms,
