@@ -70,8 +70,11 @@ class Lookalike:
     def __init__(self, folder):
         self.dir = os.path.realpath(folder)
         self.temporary = False
-        with open(os.path.join(self.dir, "config.json"), encoding="utf-8") as f:
-            self.config = json.load(f)
+        try:
+            with open(os.path.join(self.dir, "config.json"), encoding="utf-8") as f:
+                self.config = json.load(f)
+        except FileNotFoundError:
+            raise LookalikeError("%s is no folder of a look-alike" % self.dir) from None
 
     # life
 
@@ -409,6 +412,13 @@ def cmd_calls(a):
         print(json.dumps(row))
 
 
+def cmd_knobs(a):
+    values = Lookalike(a.dir).ask("knobs") if a.dir else {}
+    for name, (default, meaning) in knob_module.KNOBS.items():
+        value = values.get(name, default)
+        print("%-24s %s\n%26s%s" % (name, json.dumps(value), "", meaning))
+
+
 def cmd_info(a):
     show(Lookalike(a.dir).facts())
 
@@ -419,7 +429,7 @@ def build_parser():
 
     def command(name, function, text, *arguments):
         c = sub.add_parser(name, help=text)
-        c.add_argument("--dir", required=True, help="the folder of the look-alike")
+        c.add_argument("--dir", required=name != "knobs", help="the folder of the look-alike")
         for flags, options in arguments:
             c.add_argument(flags, **options)
         c.set_defaults(run=function)
@@ -439,7 +449,7 @@ def build_parser():
         "choices": ("on", "off", "suspend")}), vm)
     command("snapshots", simple("snapshots", "vm"), "the snapshot tree", vm)
     command("knob", simple("knob", "name", "value"), "turn a knob", ("name", {}), ("value", {}))
-    command("knobs", simple("knobs"), "all knobs and their values")
+    command("knobs", cmd_knobs, "all knobs: values (defaults without --dir) and meanings")
     command("truth", cmd_truth, "what a disk held at a snapshot (or holds now), as a raw file",
             vm, slot, ("out", {}), ("--snapshot", {"help": "id, name or last"}))
     command("guest-write-image", cmd_write_image, "make a disk equal to a raw file", vm, slot,

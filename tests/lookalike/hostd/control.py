@@ -206,6 +206,7 @@ class Control:
             vmx.save(m.vmx_path)
             m.close_chains()
             m.delete_link(d.path)
+            m.forget_history(slot)      # another disk may take the slot
             self.host.changed()
 
     def do_disk_grow(self, vm, slot, size):
@@ -300,7 +301,10 @@ class Control:
                 for s in m.record["snapshots"]:
                     if s["name"] == label:
                         label = str(s["id"])
-            history.copy_to(label, chain, out)
+            try:
+                history.copy_to(label, chain, out)
+            except KeyError:
+                raise ValueError("disk %s has no truth of snapshot %s" % (slot, snapshot)) from None
 
     def do_state(self):
         host = self.host

@@ -7,6 +7,7 @@ Only what a host holds in memory or in its inventory (vmid, power) is kept besid
 import os
 import re
 import secrets
+import shutil
 import threading
 import time
 
@@ -142,6 +143,12 @@ class Machine:
             self.histories[slot] = History(os.path.join(
                 self.host.folder, "truth", "%d-%s" % (self.vmid, slot.replace(":", "-"))))
         return self.histories[slot]
+
+    def forget_history(self, slot):
+        history = self.history(slot)
+        history.close()
+        shutil.rmtree(history.folder, ignore_errors=True)
+        del self.histories[slot]
 
     def write(self, slot, offset, data):
         """The guest writes."""

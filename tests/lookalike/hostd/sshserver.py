@@ -114,7 +114,7 @@ class SshServer:
         self.write("pam-sshd", self.pam(knobs))
 
     def pam(self, knobs):
-        tally = "dir=%s deny=%s unlock_time=900 even_deny_root root_unlock_time=900" % (
+        tally = "nodelay dir=%s deny=%s unlock_time=900 even_deny_root root_unlock_time=900" % (
             os.path.join(self.folder, "run/faillock"), knobs["lockout"])
         rows = ["auth required pam_faillock.so preauth silent " + tally]
         if knobs.on("two-prompts"):
