@@ -134,8 +134,8 @@ void report_progress(struct report *r, const struct disk_progress *p, uint64_t m
 {
     if (!r->o.json || r->o.list_like || !object_begin(r, "status"))
         return;
-    json_text(&r->json, "vm", p->vm);
-    json_text(&r->json, "disk", p->disk);
+    json_text(&r->json, "vm", p->vm[0] != 0 ? p->vm : NULL);
+    json_text(&r->json, "disk", p->disk[0] != 0 ? p->disk : NULL);
     if (p->what != NULL)
         json_text(&r->json, "step", p->what);
     json_number(&r->json, "done", p->done_bytes);
