@@ -8,7 +8,7 @@
 #include "protocol/base/checked.h"
 #include "protocol/base/io.h"
 #include "protocol/block/source.h"
-#include "protocol/stream/session.h"
+#include "protocol/stream/hub.h"
 #include "protocol/stream/sink.h"
 #include "protocol/wire/messages.h"
 

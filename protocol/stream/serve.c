@@ -28,8 +28,8 @@ struct served {
 struct serve {
     struct serve_config config;
     struct disk disks[SERVE_DISKS_MAX];
-    struct served streams[SESSION_STREAMS_MAX];
-    struct { uint32_t connection, request; } dials[SESSION_LINKS_MAX]; /* 0: free */
+    struct served streams[HUB_STREAMS_MAX];
+    struct { uint32_t connection, request; } dials[HUB_LINKS_MAX]; /* 0: free */
     bool quits;
 };
 
@@ -63,7 +63,7 @@ void serve_free(struct serve *v)
 {
     if (v == NULL)
         return;
-    for (size_t i = 0; i < SESSION_STREAMS_MAX; i++)
+    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
         if (v->streams[i].stream != NULL)
             served_drop(&v->streams[i]);
     for (size_t i = 0; i < SERVE_DISKS_MAX; i++)
@@ -79,11 +79,11 @@ bool serve_quits(const struct serve *v)
 
 /* ---- answers ---- */
 
-static int answer_done(struct session *s, uint32_t request, struct err *e)
+static int answer_done(struct hub *s, uint32_t request, struct err *e)
 {
     struct msg_done done = { .request = request };
 
-    return link_send_done(session_link(s, CONTROL_CONNECTION), 0, &done, e);
+    return link_send_done(hub_link(s, CONTROL_CONNECTION), 0, &done, e);
 }
 
 static int answer_failed(struct link *l, uint32_t stream, uint32_t request, const struct err *why,
@@ -100,11 +100,11 @@ static int answer_failed(struct link *l, uint32_t stream, uint32_t request, cons
     return link_send_failed(l, stream, &failed, e);
 }
 
-static int answer(struct session *s, uint32_t request, int rc, const struct err *why, struct err *e)
+static int answer(struct hub *s, uint32_t request, int rc, const struct err *why, struct err *e)
 {
     if (rc == 0)
         return answer_done(s, request, e);
-    return answer_failed(session_link(s, CONTROL_CONNECTION), 0, request, why, e);
+    return answer_failed(hub_link(s, CONTROL_CONNECTION), 0, request, why, e);
 }
 
 /* ---- disks ---- */
@@ -132,7 +132,7 @@ static struct disk *disk_new(struct serve *v, uint32_t number, struct err *e)
     return NULL;
 }
 
-static int hear_disk_open(struct serve *v, struct session *s, const uint8_t *body, size_t body_bytes,
+static int hear_disk_open(struct serve *v, struct hub *s, const uint8_t *body, size_t body_bytes,
                           struct err *e)
 {
     struct msg_disk_opened opened = { 0 };
@@ -154,7 +154,7 @@ static int hear_disk_open(struct serve *v, struct session *s, const uint8_t *bod
     opened.capacity_bytes = d->source->capacity_bytes;
     opened.allocated_bytes = d->source->allocated_bytes;
     opened.holes = (uint8_t)holes;
-    return link_send_disk_opened(session_link(s, CONTROL_CONNECTION), 0, &opened, e);
+    return link_send_disk_opened(hub_link(s, CONTROL_CONNECTION), 0, &opened, e);
 }
 
 static int add_holes(struct disk *d, const struct msg_disk_holes *m, struct err *e)
@@ -178,7 +178,7 @@ static int add_holes(struct disk *d, const struct msg_disk_holes *m, struct err 
     return 0;
 }
 
-static int hear_disk_holes(struct serve *v, struct session *s, const uint8_t *body,
+static int hear_disk_holes(struct serve *v, struct hub *s, const uint8_t *body,
                            size_t body_bytes, struct err *e)
 {
     struct msg_disk_holes m;
@@ -196,34 +196,15 @@ static int hear_disk_holes(struct serve *v, struct session *s, const uint8_t *bo
     return answer(s, m.request, rc, &why, e);
 }
 
-static int hear_disk_close(struct serve *v, struct session *s, const uint8_t *body,
-                           size_t body_bytes, struct err *e)
-{
-    struct msg_disk_close m;
-    struct disk *d;
-    struct err why;
-    int rc = 0;
-
-    if (msg_disk_close_decode(&m, body, body_bytes, e) != 0)
-        return -1;
-    serve_tend(v, s); /* a stream that has just ended does not hold its disk */
-    d = disk_of(v, m.disk);
-    if (d == NULL || d->streams > 0)
-        rc = err_set(&why, ERR_PEER, "disk %" PRIu32 " is not open, or in use", m.disk);
-    else
-        disk_drop(d);
-    return answer(s, m.request, rc, &why, e);
-}
-
 /* ---- streams ---- */
 
-static int start_stream(struct serve *v, struct session *s, uint32_t id,
+static int start_stream(struct serve *v, struct hub *s, uint32_t id,
                         const struct msg_stream_open *m, struct err *e)
 {
-    struct source_walk_config config = { .open = m, .pool = session_pool(s) };
+    struct source_walk_config config = { .open = m, .pool = hub_pool(s) };
     struct served *sv = NULL;
 
-    for (size_t i = 0; i < SESSION_STREAMS_MAX && sv == NULL; i++)
+    for (size_t i = 0; i < HUB_STREAMS_MAX && sv == NULL; i++)
         if (v->streams[i].stream == NULL)
             sv = &v->streams[i];
     if (sv == NULL)
@@ -246,7 +227,7 @@ static int start_stream(struct serve *v, struct session *s, uint32_t id,
     return 0;
 }
 
-static int hear_stream_open(struct serve *v, struct session *s, uint32_t id, const uint8_t *body,
+static int hear_stream_open(struct serve *v, struct hub *s, uint32_t id, const uint8_t *body,
                             size_t body_bytes, struct err *e)
 {
     struct msg_stream_open m;
@@ -260,22 +241,22 @@ static int hear_stream_open(struct serve *v, struct session *s, uint32_t id, con
     return answer(s, m.request, rc, &why, e);
 }
 
-void serve_tend(struct serve *v, struct session *s)
+void serve_tend(struct serve *v, struct hub *s)
 {
     struct stream *ended;
 
-    while ((ended = session_ended_stream(s)) != NULL) {
+    while ((ended = hub_ended_stream(s)) != NULL) {
         struct err why, e;
         enum stream_state state = stream_state(ended, &why);
         uint32_t id = stream_id(ended);
 
-        for (size_t i = 0; i < SESSION_STREAMS_MAX; i++) {
+        for (size_t i = 0; i < HUB_STREAMS_MAX; i++) {
             struct served *sv = &v->streams[i];
             struct link *l;
 
             if (sv->stream != ended)
                 continue;
-            l = session_link(s, sv->connection);
+            l = hub_link(s, sv->connection);
             served_drop(sv);
             if (state == STREAM_FAILED && l != NULL)
                 answer_failed(l, id, 0, &why, &e); /* a failure here shows on the link */
@@ -285,19 +266,19 @@ void serve_tend(struct serve *v, struct session *s)
 
 /* ---- links ---- */
 
-static int hear_dial(struct serve *v, struct session *s, const uint8_t *body, size_t body_bytes,
+static int hear_dial(struct serve *v, struct hub *s, const uint8_t *body, size_t body_bytes,
                      struct err *e)
 {
     struct msg_dial m;
     struct err why;
-    size_t free_at = SESSION_LINKS_MAX;
+    size_t free_at = HUB_LINKS_MAX;
 
     if (msg_dial_decode(&m, body, body_bytes, e) != 0)
         return -1;
-    for (size_t i = SESSION_LINKS_MAX; i > 0; i--)
+    for (size_t i = HUB_LINKS_MAX; i > 0; i--)
         if (v->dials[i - 1].connection == 0)
             free_at = i - 1;
-    if (v->config.dial == NULL || free_at == SESSION_LINKS_MAX || m.connection <= CONTROL_CONNECTION)
+    if (v->config.dial == NULL || free_at == HUB_LINKS_MAX || m.connection <= CONTROL_CONNECTION)
         err_set(&why, ERR_UNSUPPORTED, "this end dials nobody");
     else if (v->config.dial(v->config.context, s, &m, &why) == 0) {
         v->dials[free_at].connection = m.connection;
@@ -307,21 +288,21 @@ static int hear_dial(struct serve *v, struct session *s, const uint8_t *body, si
     return answer(s, m.request, -1, &why, e);
 }
 
-void serve_link_up(void *serve, struct session *s, uint32_t connection,
+void serve_link_up(void *serve, struct hub *s, uint32_t connection,
                    const struct msg_hello *hello)
 {
     struct serve *v = serve;
     struct err e;
 
     (void)hello;
-    for (size_t i = 0; i < SESSION_LINKS_MAX; i++)
+    for (size_t i = 0; i < HUB_LINKS_MAX; i++)
         if (v->dials[i].connection == connection && connection != 0) {
             answer_done(s, v->dials[i].request, &e);
             v->dials[i].connection = 0;
         }
 }
 
-int serve_control(void *serve, struct session *s, const struct message_header *header,
+int serve_control(void *serve, struct hub *s, const struct message_header *header,
                   const uint8_t *body, size_t body_bytes, struct err *e)
 {
     struct serve *v = serve;
@@ -333,8 +314,6 @@ int serve_control(void *serve, struct session *s, const struct message_header *h
         return hear_disk_open(v, s, body, body_bytes, e);
     case MSG_disk_holes:
         return hear_disk_holes(v, s, body, body_bytes, e);
-    case MSG_disk_close:
-        return hear_disk_close(v, s, body, body_bytes, e);
     case MSG_stream_open:
         return hear_stream_open(v, s, header->stream, body, body_bytes, e);
     case MSG_quit:

@@ -474,7 +474,7 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
 
 static const struct stream_ops sink_walk_ops = { .step = walk_step };
 
-int sink_walk_start(struct sink_walk *w, struct session *s, uint32_t id, uint32_t connection,
+int sink_walk_start(struct sink_walk *w, struct hub *s, uint32_t id, uint32_t connection,
                     struct stream **out, struct err *e)
 {
     return stream_start(s, id, connection, &sink_walk_ops, w, w->window,

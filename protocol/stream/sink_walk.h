@@ -6,7 +6,7 @@
 #ifndef PROTOCOL_STREAM_SINK_WALK_H
 #define PROTOCOL_STREAM_SINK_WALK_H
 
-#include "protocol/stream/session.h"
+#include "protocol/stream/hub.h"
 #include "protocol/stream/sink.h"
 
 struct sink_walk;
@@ -40,7 +40,7 @@ void sink_walk_free(struct sink_walk *w); /* NULL is allowed */
 void sink_walk_open(struct sink_walk *w, struct msg_stream_open *open);
 
 /* Start the stream of an opening that sink_walk_open has made ready: stream_start with its limits. */
-int sink_walk_start(struct sink_walk *w, struct session *s, uint32_t id, uint32_t connection,
+int sink_walk_start(struct sink_walk *w, struct hub *s, uint32_t id, uint32_t connection,
                     struct stream **out, struct err *e);
 
 /* Any thread, any time: for progress. */

@@ -9,7 +9,7 @@
 #ifndef PROTOCOL_STREAM_SOURCE_WALK_H
 #define PROTOCOL_STREAM_SOURCE_WALK_H
 
-#include "protocol/stream/session.h"
+#include "protocol/stream/hub.h"
 
 struct source;
 struct source_walk;

@@ -20,7 +20,7 @@ static int open_disk(void *context, const struct msg_disk_open *m, struct source
     return 0;
 }
 
-static int hear(void *context, struct session *s, const struct message_header *h,
+static int hear(void *context, struct hub *s, const struct message_header *h,
                 const uint8_t *body, size_t n, struct err *e)
 {
     struct pair *p = context;
@@ -39,8 +39,8 @@ static int hear(void *context, struct session *s, const struct message_header *h
     return 0;
 }
 
-static const struct session_handler sink_handler = { .control = hear };
-static const struct session_handler source_handler = { .control = serve_control,
+static const struct hub_handler sink_handler = { .control = hear };
+static const struct hub_handler source_handler = { .control = serve_control,
                                                        .link_up = serve_link_up };
 
 static void *sink_main(void *context)
@@ -48,7 +48,7 @@ static void *sink_main(void *context)
     struct pair *p = context;
     struct err e;
 
-    while (session_turn(p->sink_end, 1000, &e) == 0)
+    while (hub_turn(p->sink_end, 1000, &e) == 0)
         ;
     return NULL;
 }
@@ -58,7 +58,7 @@ static void *source_main(void *context)
     struct pair *p = context;
     struct err e;
 
-    while (session_turn(p->source_end, 1000, &e) == 0)
+    while (hub_turn(p->source_end, 1000, &e) == 0)
         serve_tend(p->serve, p->source_end);
     return NULL;
 }
@@ -82,20 +82,20 @@ uint32_t pair_connect(struct pair *p, int *cut_fd)
                      0);
     assert_int_equal(handshake_answer(&p->secret, m1, &choice, m2, &ours, &e), 0);
     assert_int_equal(handshake_finish(&p->secret, m1, m2, &theirs, &e), 0);
-    assert_int_equal(session_link_add(p->sink_end, fds[0], fds[0], &ours,
+    assert_int_equal(hub_link_add(p->sink_end, fds[0], fds[0], &ours,
                                       aead_sodium_find(choice.aead), &e), 0);
-    assert_int_equal(session_link_add(p->source_end, fds[1], fds[1], &theirs,
+    assert_int_equal(hub_link_add(p->source_end, fds[1], fds[1], &theirs,
                                       aead_sodium_find(choice.aead), &e), 0);
-    assert_int_equal(session_link_wait(p->sink_end, offer.connection, 10000, &e), 0);
-    assert_int_equal(session_link_wait(p->source_end, offer.connection, 10000, &e), 0);
+    assert_int_equal(hub_link_wait(p->sink_end, offer.connection, 10000, &e), 0);
+    assert_int_equal(hub_link_wait(p->source_end, offer.connection, 10000, &e), 0);
     return offer.connection;
 }
 
 void pair_start(struct pair *p, unsigned workers, uint64_t stall_ms)
 {
-    struct session_config sink = { .handler = &sink_handler, .context = p, .workers = workers,
+    struct hub_config sink = { .handler = &sink_handler, .context = p, .workers = workers,
                                    .stall_ms = stall_ms };
-    struct session_config source = { .handler = &source_handler, .workers = workers };
+    struct hub_config source = { .handler = &source_handler, .workers = workers };
     struct serve_config serve = { .disk_open = open_disk, .context = p, .memory_bytes = 16 << 20 };
     struct err e;
 
@@ -107,8 +107,8 @@ void pair_start(struct pair *p, unsigned workers, uint64_t stall_ms)
     assert_int_equal(session_secret_make(&p->secret, &e), 0);
     assert_int_equal(serve_new(&p->serve, &serve, &e), 0);
     source.context = p->serve;
-    assert_int_equal(session_new(&p->sink_end, &sink, &e), 0);
-    assert_int_equal(session_new(&p->source_end, &source, &e), 0);
+    assert_int_equal(hub_new(&p->sink_end, &sink, &e), 0);
+    assert_int_equal(hub_new(&p->source_end, &source, &e), 0);
     pthread_create(&p->sink_loop, NULL, sink_main, p);
     pthread_create(&p->source_loop, NULL, source_main, p);
     pair_connect(p, NULL);
@@ -116,13 +116,13 @@ void pair_start(struct pair *p, unsigned workers, uint64_t stall_ms)
 
 void pair_stop(struct pair *p)
 {
-    session_end(p->sink_end);
-    session_end(p->source_end);
+    hub_end(p->sink_end);
+    hub_end(p->source_end);
     pthread_join(p->sink_loop, NULL);
     pthread_join(p->source_loop, NULL);
     serve_free(p->serve);
-    session_free(p->source_end);
-    session_free(p->sink_end);
+    hub_free(p->source_end);
+    hub_free(p->sink_end);
     pthread_cond_destroy(&p->answered);
     pthread_mutex_destroy(&p->lock);
 }
@@ -146,7 +146,7 @@ int pair_disk_open(struct pair *p, uint32_t number, uint64_t capacity)
                                .capacity_bytes = capacity };
     struct err e;
 
-    assert_int_equal(link_send_disk_open(session_link(p->sink_end, CONTROL_CONNECTION), 0, &m, &e), 0);
+    assert_int_equal(link_send_disk_open(hub_link(p->sink_end, CONTROL_CONNECTION), 0, &m, &e), 0);
     return answer_of(p);
 }
 
@@ -164,7 +164,7 @@ enum stream_state pair_run(struct pair *p, uint32_t disk, uint32_t connection, s
     if (sink_walk_start(w, p->sink_end, id, connection, &st, why) != 0)
         return STREAM_FAILED;
     assert_int_equal(
-        link_send_stream_open(session_link(p->sink_end, CONTROL_CONNECTION), id, &open, why), 0);
+        link_send_stream_open(hub_link(p->sink_end, CONTROL_CONNECTION), id, &open, why), 0);
     if (answer_of(p) != 0) {
         *why = p->why;
         stream_end(st);

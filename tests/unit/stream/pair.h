@@ -11,7 +11,7 @@
 enum { PAIR_DISKS = 4 };
 
 struct pair {
-    struct session *sink_end, *source_end;
+    struct hub *sink_end, *source_end;
     struct serve *serve;
     struct source *disks[PAIR_DISKS]; /* what disk_open finds, by number */
     pthread_t sink_loop, source_loop;

@@ -103,7 +103,7 @@ static void play(const struct scene *sc)
             assert_true(totals.read_bytes < sc->capacity);
         sink_walk_free(w);
         memory_sink_learn(&sink);
-        session_link_close(p.sink_end, sc->own_link ? connection : 0);
+        hub_link_close(p.sink_end, sc->own_link ? connection : 0);
     }
     pair_stop(&p);
     memory_sink_free(&sink);
@@ -278,7 +278,7 @@ static void four_disks_at_once(void **state)
         sink_walk_open(w[i], &open);
         assert_int_equal(
             sink_walk_start(w[i], p.sink_end, i + 1, CONTROL_CONNECTION, &st[i], &why), 0);
-        assert_int_equal(link_send_stream_open(session_link(p.sink_end, CONTROL_CONNECTION), i + 1,
+        assert_int_equal(link_send_stream_open(hub_link(p.sink_end, CONTROL_CONNECTION), i + 1,
                                                &open, &why), 0);
     }
     for (uint32_t i = 0; i < DISKS; i++) {
