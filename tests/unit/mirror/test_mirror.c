@@ -1,5 +1,6 @@
 #include "tests/unit/cmocka_all.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 #include <unistd.h>
 
 #include "protocol/base/checked.h"
+#include "protocol/block/tree.h"
+#include "protocol/stream/sink.h"
 #include "tests/unit/mirror/fixture.h"
 
 static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
@@ -438,27 +441,69 @@ static void lost_content_damages_the_generations_that_need_it(void **state)
     free(was[2].data);
 }
 
+static struct mirror_facts some_facts(const struct host *h)
+{
+    return (struct mirror_facts){ .time = h->time,
+                                  .kind = "full",
+                                  .outcome = "ok",
+                                  .consistency = "crash",
+                                  .data_channel = "ssh",
+                                  .read_path = "ssh-dd",
+                                  .change_source = "full" };
+}
+
+/* A run that spoils something between its commit and its apply. */
+static void spoiled_run(struct host *h, bool apply, const char *file, uint64_t at)
+{
+    struct mirror_facts f = some_facts(h);
+    struct mirror_committed c;
+    struct walk w = { 0 };
+    struct mirror_run *r = NULL;
+    struct mirror *m = NULL;
+    struct err e;
+
+    assert_ok(host_run_until_commit(h, &w, &m, &r, &e), &e);
+    assert_ok(mirror_run_commit(r, &f, &c, &e), &e);
+    poke(h, file, at, "rot");
+    if (apply)
+        assert_ok(mirror_run_apply(r, &e), &e);
+    mirror_run_end(r);
+    mirror_close(m);
+}
+
 static void rot_is_found_told_and_repaired(void **state)
 {
     struct host *h = *state;
     struct disk *d = some_disk(h, "scsi0:0", UUID_A);
-    struct timespec times[2];
+    uint64_t read_bytes, total = 0;
+    struct mirror *m = NULL;
     struct walk w = { 0 };
     struct problems p;
-    struct stat s;
     struct err e;
 
     h->keep = 3;
     run(h, NULL);
-    run(h, NULL);
-    /* Bits that change behind everybody's back: only reading finds them.  Here: a trusted stat. */
-    assert_int_equal(stat(in_mirror(h, "web01", "disk-scsi0-0.raw"), &s), 0);
-    poke(h, "disk-scsi0-0.raw", 9 * BLOCK + 5, "rot");
-    times[0] = s.st_atim;
-    times[1] = s.st_mtim;
-    assert_int_equal(utimensat(-1, in_mirror(h, "web01", "disk-scsi0-0.raw"), times, 0), 0);
+    disk_set(d, 1, 60);
+    /* Bits that change without any trace in the file's times: only reading finds them. */
+    spoiled_run(h, true, "disk-scsi0-0.raw", 9 * BLOCK + 5);
+    assert_ok(check_mirror(h, "web01", false, &p, &e), &e);
     assert_int_equal(check_mirror(h, "web01", true, &p, &e), -1);
     assert_int_equal(p.count, 1);
+    assert_int_equal(unlink(in_mirror(h, "web01", ".vmferry/suspect-1")), 0);
+    /* The slices after the runs find it as well, one of them. */
+    for (unsigned g = 3; g < 33; g++) {
+        assert_ok(mirror_open_vm(&m, h->place, &h->vm, false, &h->env, &e), &e);
+        if (mirror_verify_slice(m, 10000, &read_bytes, &e) != 0)
+            break;
+        total += read_bytes;
+        mirror_close(m);
+        m = NULL;
+        run(h, NULL);
+    }
+    assert_non_null(m);
+    mirror_close(m);
+    assert_int_equal(e.code, ERR_CORRUPT);
+    assert_true(total < 16 * BLOCK);
     assert_int_equal(access(in_mirror(h, "web01", ".vmferry/suspect-1"), F_OK), 0);
     run(h, &w);
     assert_true(w.distrusted);
@@ -466,7 +511,51 @@ static void rot_is_found_told_and_repaired(void **state)
     assert_image(in_mirror(h, "web01", ""), "disk-scsi0-0.raw", d);
     assert_int_equal(access(in_mirror(h, "web01", ".vmferry/suspect-1"), F_OK), -1);
     must_be_clean(h, "web01");
-    must_restore(h, "1", "disk-scsi0-0.raw", d);
+}
+
+/* The redo goes bad after the commit: the next run fetches what is missing. */
+static void damaged_redo(struct host *h, const char *file, uint64_t at, bool first_is_whole)
+{
+    struct disk *d = some_disk(h, "scsi0:0", UUID_A), was;
+    struct mirror_list *l;
+    struct problems p;
+    struct walk w = { 0 };
+    struct err e;
+
+    h->keep = 3;
+    run(h, NULL);
+    disk_copy(&was, d);
+    disk_set(d, 1, 60);
+    disk_set(d, 3, 61);
+    disk_set(d, 6, 0);
+    spoiled_run(h, false, file, at);
+    assert_int_equal(access(in_mirror(h, "web01", "REFRESH-INTERRUPTED"), F_OK), 0);
+    assert_int_equal(check_mirror(h, "web01", true, &p, &e), -1);
+    assert_int_equal(e.code, ERR_CORRUPT);
+    assert_non_null(strstr(e.text, strrchr(file, '/') + 1));
+    assert_ok(mirror_list_load(&l, h->place, &h->env, &e), &e);
+    assert_int_equal(mirror_list_problem_count(l), 1);
+    mirror_list_free(l);
+    assert_int_equal(access(in_mirror(h, "web01", "REFRESH-INTERRUPTED"), F_OK), 0);
+    disk_set(d, 12, 62);
+    run(h, &w);
+    assert_true(w.distrusted);
+    assert_int_equal(access(in_mirror(h, "web01", "REFRESH-INTERRUPTED"), F_OK), -1);
+    assert_image(in_mirror(h, "web01", ""), "disk-scsi0-0.raw", d);
+    must_restore(h, "web01@3", "disk-scsi0-0.raw", d);
+    if (first_is_whole)
+        must_restore(h, "web01@1", "disk-scsi0-0.raw", &was);
+    free(was.data);
+}
+
+static void a_damaged_block_of_a_committed_redo_is_fetched_again(void **state)
+{
+    damaged_redo(*state, ".vmferry/redo-1.blocks", 300, true);
+}
+
+static void a_damaged_index_of_a_committed_redo_is_read_around(void **state)
+{
+    damaged_redo(*state, ".vmferry/redo-1.index", 140, false);
 }
 
 static void a_missing_image_is_read_anew(void **state)
@@ -825,6 +914,178 @@ static void generations_are_found_by_time_and_id(void **state)
     mirror_list_free(l);
 }
 
+/* --- parallel disks --- */
+
+struct feeder {
+    struct sink *s;
+    const struct disk *d;
+    struct walk w;
+    struct err e;
+    int rc;
+};
+
+static void *feed(void *context)
+{
+    struct feeder *f = context;
+
+    f->rc = walk_disk(f->s, f->d, &f->w, &f->e);
+    f->s->ops->close(f->s);
+    return NULL;
+}
+
+static void disks_come_in_parallel(void **state)
+{
+    struct host *h = *state;
+    static const char *const slots[] = { "scsi0:0", "scsi0:1", "nvme0:0", "sata0:3" };
+    struct mirror_run_options o = { .keep = 2, .block_bytes = BLOCK };
+    struct mirror_facts f = some_facts(h);
+    struct mirror_disk disks[4];
+    struct mirror_committed c;
+    struct feeder feeders[4];
+    struct mirror_run *r = NULL;
+    struct mirror *m = NULL;
+    pthread_t threads[4];
+    struct err e;
+
+    for (unsigned i = 0; i < 4; i++) {
+        char uuid[8];
+
+        snprintf(uuid, sizeof uuid, "u%u", i);
+        some_disk(h, slots[i], uuid);
+    }
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < 4; i++) {
+            disk_set(&h->disks[i], 20 + i, 30 + round);
+            disks[i] = (struct mirror_disk){ .slot = h->disks[i].slot,
+                                             .uuid = h->disks[i].uuid,
+                                             .capacity_bytes = h->disks[i].capacity,
+                                             .included = true };
+        }
+        assert_ok(mirror_open_vm(&m, h->place, &h->vm, false, &h->env, &e), &e);
+        assert_ok(mirror_run_begin(&r, m, &o, disks, 4, &e), &e);
+        for (unsigned i = 0; i < 4; i++) {
+            feeders[i] = (struct feeder){ .d = &h->disks[i] };
+            assert_ok(mirror_run_sink(r, i, &feeders[i].s, &e), &e);
+            assert_int_equal(pthread_create(&threads[i], NULL, feed, &feeders[i]), 0);
+        }
+        for (unsigned i = 0; i < 4; i++) {
+            assert_int_equal(pthread_join(threads[i], NULL), 0);
+            assert_ok(feeders[i].rc, &feeders[i].e);
+        }
+        assert_ok(mirror_run_commit(r, &f, &c, &e), &e);
+        assert_ok(mirror_run_apply(r, &e), &e);
+        mirror_run_end(r);
+        mirror_close(m);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        char file[64];
+
+        snprintf(file, sizeof file, "disk-%s.raw", slots[i]);
+        *strchr(file, ':') = '-';
+        assert_image(in_mirror(h, "web01", ""), file, &h->disks[i]);
+    }
+    must_be_clean(h, "web01");
+}
+
+/* --- a disk of 62 TB with a few blocks --- */
+
+enum { GIANT_BLOCKS = 10 };
+#define GIANT ((uint64_t)62000 * 1000 * 1000 * 1000 / 512 * 512)
+
+static uint64_t giant_block(unsigned i)
+{
+    return i == GIANT_BLOCKS - 1 ? GIANT / BLOCK : (uint64_t)i * i * 40000003;
+}
+
+static int give_giant(struct sink *s, struct tree *t, uint64_t block, unsigned seed, struct err *e)
+{
+    static uint8_t plain[BLOCK];
+    size_t bytes = (size_t)min_u64(BLOCK, GIANT - block * BLOCK);
+    struct sink_block b = { .offset_bytes = block * BLOCK,
+                            .plain = plain,
+                            .plain_bytes = bytes,
+                            .packed = plain,
+                            .packed_bytes = bytes,
+                            .encoding = ENCODING_RAW };
+
+    memset(plain, (int)seed, sizeof plain);
+    b.digest = digest_of(&s->secret, plain, bytes);
+    if (tree_add(t, &b.digest, 1, e) != 0)
+        return -1;
+    return s->ops->data(s, &b, e);
+}
+
+static int walk_giant(struct sink *s, unsigned seed, struct err *e)
+{
+    uint64_t blocks = block_count_of(GIANT, BLOCK), at = 0;
+    struct digest root;
+    struct tree *t = NULL;
+    int rc = tree_new(&t, &s->secret, GIANT, BLOCK, e);
+
+    for (unsigned i = 0; i <= GIANT_BLOCKS && rc == 0; i++) {
+        uint64_t next = i < GIANT_BLOCKS ? giant_block(i) : blocks;
+        struct digest held[8];
+        struct held h;
+
+        rc = s->ops->held(s, min_u64(at, blocks - 1) * BLOCK, GIANT, held, 8, &h, e);
+        if (next > at && rc == 0)
+            rc = s->ops->zero(s, at * BLOCK, min_u64((next - at) * BLOCK, GIANT - at * BLOCK), e);
+        if (rc == 0)
+            rc = tree_add_zeros(t, next - at, e);
+        if (i < GIANT_BLOCKS && rc == 0)
+            rc = give_giant(s, t, next, i == 3 ? seed : i + 1, e);
+        at = next + 1;
+    }
+    if (rc == 0)
+        rc = tree_root(t, &root, e);
+    if (rc == 0)
+        rc = s->ops->end(s, &root, e);
+    tree_free(t);
+    return rc;
+}
+
+static void a_giant_disk_costs_what_it_uses(void **state)
+{
+    struct host *h = *state;
+    struct mirror_disk d = { .slot = "scsi0:0", .uuid = UUID_A, .capacity_bytes = GIANT,
+                             .included = true };
+    struct mirror_run_options o = { .keep = 2, .block_bytes = BLOCK };
+    struct mirror_facts f = some_facts(h);
+    struct mirror_committed c;
+    struct rusage usage;
+    char out[128];
+    struct err e;
+    struct stat s;
+
+    for (unsigned round = 0; round < 3; round++) {
+        struct mirror_run *r = NULL;
+        struct mirror *m = NULL;
+        struct sink *sink;
+        int rc;
+
+        assert_ok(mirror_open_vm(&m, h->place, &h->vm, false, &h->env, &e), &e);
+        assert_ok(mirror_run_begin(&r, m, &o, &d, 1, &e), &e);
+        assert_ok(mirror_run_sink(r, 0, &sink, &e), &e);
+        rc = walk_giant(sink, 100 + round, &e);
+        sink->ops->close(sink);
+        assert_ok(rc, &e);
+        assert_ok(mirror_run_commit(r, &f, &c, &e), &e);
+        assert_ok(mirror_run_apply(r, &e), &e);
+        mirror_run_end(r);
+        mirror_close(m);
+    }
+    must_be_clean(h, "web01");
+    assert_ok(restore_gen(h, "1", out, &e), &e);
+    strcat(out, "/disk-scsi0-0.raw");
+    assert_int_equal(stat(out, &s), 0);
+    assert_int_equal(s.st_size, GIANT);
+    assert_true((uint64_t)s.st_blocks * 512 <= 16 * BLOCK);
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+#ifndef __SANITIZE_ADDRESS__
+    assert_true(usage.ru_maxrss <= 64 * 1024);
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -839,6 +1100,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_touched_image_is_redigested, setup, teardown),
         cmocka_unit_test_setup_teardown(lost_content_damages_the_generations_that_need_it, setup, teardown),
         cmocka_unit_test_setup_teardown(rot_is_found_told_and_repaired, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_block_of_a_committed_redo_is_fetched_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_index_of_a_committed_redo_is_read_around, setup, teardown),
         cmocka_unit_test_setup_teardown(a_missing_image_is_read_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cut_first_mirror_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cut_refresh_goes_on, setup, teardown),
@@ -850,6 +1113,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(damaged_files_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(qemu_reads_image_and_descriptor, setup, teardown),
         cmocka_unit_test_setup_teardown(generations_are_found_by_time_and_id, setup, teardown),
+        cmocka_unit_test_setup_teardown(disks_come_in_parallel, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_giant_disk_costs_what_it_uses, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
