@@ -1,0 +1,692 @@
+#include "protocol/stream/source_walk.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "protocol/base/checked.h"
+#include "protocol/base/err.h"
+#include "protocol/base/io.h"
+#include "protocol/block/source.h"
+#include "protocol/block/tree.h"
+#include "protocol/stream/piece.h"
+#include "protocol/stream/pool.h"
+#include "protocol/stream/sample.h"
+#include "protocol/stream/sink.h"
+#include "protocol/stream/thread.h"
+
+enum {
+    PLAN_RUNS = 4096,               /* of one plan message */
+    DIGEST_CREDIT = 256 << 10,      /* message bytes of digests ahead of the reading */
+    ANNOUNCE_BYTES = 64 << 20,      /* reads announced at once, and the longest run without a word */
+    OPS_MAX = 2 * PIECES_MAX + 2,
+};
+
+/* A run of the plan that was sent and is not walked yet. */
+struct plan_run {
+    uint64_t offset_bytes, length_bytes;
+    bool hole;
+};
+
+/* What is to be emitted, in the order of the disk: a hole, or a piece that is being read. */
+struct op {
+    struct piece *piece; /* NULL: a hole */
+    uint64_t offset_bytes, length_bytes;
+};
+
+/* Digests that came for a range of the plan. */
+struct held_range {
+    struct held_range *next;
+    struct stream_message *message;
+    struct msg_held held;
+};
+
+struct source_walk {
+    struct source *source;
+    struct stream *stream;
+    struct pool *pool;
+    struct tree *tree;
+    struct digest_secret secret;
+    uint64_t capacity;
+    uint32_t block;
+    bool ignore_holes;
+    bool started, nodes_due, ended;
+
+    /* credits, in message bytes */
+    uint64_t may_send;
+    uint64_t owed;
+
+    /* rate */
+    uint64_t rate, next_send_us;
+
+    /* sampling of claimed holes */
+    struct sample *sample;
+
+    /* plan */
+    uint64_t plan_at; /* planned and told up to here */
+    size_t plan_room, plan_first, plan_count;
+    struct plan_run plan[2 * PLAN_RUNS];
+
+    /* walk */
+    uint64_t walk_at;      /* handed to ops up to here */
+    uint64_t announced_at; /* reads announced up to here */
+    struct held_range *held_first, *held_last;
+    struct op ops[OPS_MAX];
+    size_t op_first, op_count;
+    struct piece_set *pieces;
+
+    /* emission */
+    uint64_t emit_at;
+    struct msg_run pending; /* length 0: none */
+    struct msg_end totals;
+};
+
+/* ---- life ---- */
+
+static int check_request(const struct source *source, const struct msg_stream_open *o, struct err *e)
+{
+    if (!block_size_valid(o->block_bytes))
+        return err_set(e, ERR_PEER, "a block size of %" PRIu32 " bytes", o->block_bytes);
+    if (o->from_bytes > source->capacity_bytes ||
+        (o->from_bytes % o->block_bytes != 0 && o->from_bytes != source->capacity_bytes))
+        return err_set(e, ERR_PEER, "a start at byte %" PRIu64, o->from_bytes);
+    if ((o->flags & ~(uint32_t)STREAM_FLAGS_KNOWN) != 0)
+        return err_set(e, ERR_PEER, "unknown stream flags 0x%" PRIx32, o->flags);
+    if (o->compress > COMPRESS_LEVEL_MAX && o->compress != COMPRESS_AUTO)
+        return err_set(e, ERR_PEER, "a compression level of %u", o->compress);
+    if (o->data_credit < (uint64_t)MSG_FIXED_data + MSG_FIXED_run + o->block_bytes)
+        return err_set(e, ERR_PEER, "a credit of %" PRIu64 " bytes is less than a block",
+                       o->data_credit);
+    return 0;
+}
+
+int source_walk_new(struct source_walk **out, const struct source_walk_config *config,
+                    struct err *e)
+{
+    const struct msg_stream_open *o = config->open;
+    struct source_walk *w;
+
+    if (check_request(config->source, o, e) != 0)
+        return -1;
+    w = calloc(1, sizeof *w);
+    if (w == NULL)
+        return err_sys(e, "getting memory for a disk stream");
+    w->source = config->source;
+    w->pool = config->pool;
+    w->capacity = config->source->capacity_bytes;
+    w->block = o->block_bytes;
+    w->may_send = o->data_credit;
+    w->rate = o->rate_bytes;
+    w->ignore_holes = (o->flags & STREAM_IGNORE_HOLES) != 0;
+    w->nodes_due = o->from_bytes > 0;
+    w->plan_at = w->walk_at = w->emit_at = w->announced_at = o->from_bytes;
+    w->plan_room = min_u64(PLAN_RUNS, (o->data_credit - MSG_FIXED_plan) / 8);
+    memcpy(w->secret.b, o->secret, sizeof w->secret.b);
+    if (tree_new(&w->tree, &w->secret, w->capacity, w->block, e) != 0 ||
+        piece_set_new(&w->pieces, config->source, config->pool, &w->secret, w->block, o->compress,
+                      config->memory_bytes, e) != 0)
+        goto fail;
+    if (!w->ignore_holes && (o->flags & STREAM_NO_SAMPLE) == 0 &&
+        (w->source->flags & SOURCE_HOLES_CLAIMED) != 0 &&
+        sample_new(&w->sample, w->source, e) != 0)
+        goto fail;
+    *out = w;
+    return 0;
+
+fail:
+    source_walk_free(w);
+    return -1;
+}
+
+static void held_drop_first(struct source_walk *w)
+{
+    struct held_range *h = w->held_first;
+
+    w->held_first = h->next;
+    if (w->held_first == NULL)
+        w->held_last = NULL;
+    stream_message_free(h->message);
+    free(h);
+}
+
+static void walk_stop(void *walk)
+{
+    struct source_walk *w = walk;
+
+    piece_set_settle(w->pieces);
+}
+
+void source_walk_free(struct source_walk *w)
+{
+    if (w == NULL)
+        return;
+    piece_set_free(w->pieces);
+    while (w->held_first != NULL)
+        held_drop_first(w);
+    sample_free(w->sample);
+    tree_free(w->tree);
+    free(w);
+}
+
+/* ---- what the sink says ---- */
+
+static int take_nodes(struct source_walk *w, const struct stream_message *m, struct err *e)
+{
+    struct pull p = { .at = m->body, .left = m->body_bytes };
+
+    if (!w->nodes_due)
+        return err_set(e, ERR_PEER, "tree nodes that nobody asked for");
+    while (p.left > 0) {
+        struct tree_node node;
+
+        node.level = pull_u8(&p);
+        pull_copy(&p, node.hash.b, sizeof node.hash.b);
+        if (p.spent)
+            return err_set(e, ERR_PEER, "half a tree node");
+        if (tree_add_node(w->tree, &node, e) != 0)
+            return -1;
+    }
+    if (tree_position(w->tree) != block_count_of(w->plan_at, w->block))
+        return err_set(e, ERR_PEER, "tree nodes for %" PRIu64 " blocks instead of those before %" PRIu64,
+                       tree_position(w->tree), w->plan_at);
+    w->nodes_due = false;
+    return 0;
+}
+
+/* Where the next digests must start: behind the last ones, at the next planned read. */
+static int check_held(const struct source_walk *w, const struct msg_held *h, struct err *e)
+{
+    uint64_t at = w->held_last != NULL
+                      ? w->held_last->held.offset_bytes + w->held_last->held.length_bytes
+                      : w->walk_at;
+    uint64_t end;
+
+    if (!checked_add(h->offset_bytes, h->length_bytes, &end) || h->length_bytes == 0 ||
+        h->offset_bytes < at || end > w->plan_at || h->offset_bytes % w->block != 0 ||
+        (end % w->block != 0 && end != w->capacity))
+        return err_set(e, ERR_PEER, "digests for %" PRIu64 " bytes at %" PRIu64 " do not fit the plan",
+                       h->length_bytes, h->offset_bytes);
+    if (h->kind > HELD_DIGESTS)
+        return err_set(e, ERR_PEER, "digests of an unknown kind");
+    if (h->tail_bytes != (h->kind == HELD_DIGESTS
+                              ? block_count_of(h->length_bytes, w->block) * DIGEST_BYTES
+                              : 0))
+        return err_set(e, ERR_PEER, "a wrong number of digests at %" PRIu64, h->offset_bytes);
+    return 0;
+}
+
+/* Takes the message over when it returns 0. */
+static int take_held(struct source_walk *w, struct stream_message *m, struct err *e)
+{
+    struct held_range *h = calloc(1, sizeof *h);
+
+    if (h == NULL)
+        return err_sys(e, "getting memory for digests");
+    if (msg_held_decode(&h->held, m->body, m->body_bytes, e) != 0 ||
+        check_held(w, &h->held, e) != 0) {
+        free(h);
+        return -1;
+    }
+    h->message = m;
+    if (w->held_last != NULL)
+        w->held_last->next = h;
+    else
+        w->held_first = h;
+    w->held_last = h;
+    return 0;
+}
+
+static int take_credit(struct source_walk *w, const struct stream_message *m, struct err *e)
+{
+    struct msg_credit credit;
+
+    if (msg_credit_decode(&credit, m->body, m->body_bytes, e) != 0)
+        return -1;
+    if (!checked_add(w->may_send, credit.bytes, &w->may_send))
+        return err_set(e, ERR_PEER, "credits without end");
+    return 0;
+}
+
+/* 1: the sink has the disk. */
+static int take_finished(struct source_walk *w, const struct stream_message *m, struct err *e)
+{
+    struct msg_finished finished;
+
+    if (msg_finished_decode(&finished, m->body, m->body_bytes, e) != 0)
+        return -1;
+    if (!w->ended || memcmp(finished.root, w->totals.root, sizeof finished.root) != 0)
+        return err_set(e, ERR_PEER, "the sink finished another disk than was sent");
+    return 1;
+}
+
+/* All messages that are there.  0, 1 when the stream is finished, or -1. */
+static int take_messages(struct source_walk *w, bool *progress, struct err *e)
+{
+    struct stream_message *m;
+    int rc = 0;
+
+    while (rc == 0 && (m = stream_receive(w->stream)) != NULL) {
+        *progress = true;
+        switch (m->type) {
+        case MSG_held:
+            rc = take_held(w, m, e);
+            if (rc == 0)
+                m = NULL;
+            break;
+        case MSG_credit:
+            rc = take_credit(w, m, e);
+            break;
+        case MSG_nodes:
+            rc = take_nodes(w, m, e);
+            break;
+        case MSG_finished:
+            rc = take_finished(w, m, e);
+            break;
+        case MSG_stream_close:
+            rc = err_set(e, ERR_STOPPED, "the receiver closed the stream");
+            break;
+        default:
+            rc = err_set(e, ERR_PEER, "a sink does not send `%s`", message_name(m->type));
+        }
+        stream_message_free(m);
+    }
+    return rc;
+}
+
+/* ---- plan ---- */
+
+/* The next run of whole blocks of one kind from offset on. */
+static int plan_next(struct source_walk *w, uint64_t offset, struct plan_run *out, struct err *e)
+{
+    struct extent x;
+    uint64_t end;
+
+    out->offset_bytes = offset;
+    out->hole = false;
+    if (w->ignore_holes) {
+        out->length_bytes = w->capacity - offset;
+        return 0;
+    }
+    if (source_extent_at(w->source, offset, &x, e) != 0)
+        return -1;
+    if (x.length_bytes == 0 || !checked_add(offset, x.length_bytes, &end) || end > w->capacity ||
+        x.kind == EXTENT_PARENT)
+        return err_set(e, ERR_CORRUPT, "the map of the disk is wrong at byte %" PRIu64, offset);
+    if (x.kind == EXTENT_ZERO) {
+        if (end != w->capacity)
+            end -= end % w->block;
+        if (end > offset) {
+            out->hole = true;
+            out->length_bytes = end - offset;
+            return 0;
+        }
+        end = offset + 1; /* a hole inside one block: the block is read */
+    }
+    end += (w->block - end % w->block) % w->block;
+    out->length_bytes = min_u64(end, w->capacity) - offset;
+    return 0;
+}
+
+/* Fill one plan message with what comes next; runs of one kind that meet become one. */
+static int plan_send(struct source_walk *w, bool *progress, struct err *e)
+{
+    uint8_t tail[PLAN_RUNS * 8];
+    struct push p = { .at = tail, .left = sizeof tail };
+    struct msg_plan message = { .offset_bytes = w->plan_at };
+    struct plan_run *runs = w->plan + w->plan_count;
+    size_t count = 0;
+    uint64_t at = w->plan_at;
+    size_t cost;
+
+    /* The next piece goes out when at most half of the last one is left to walk. */
+    if (at == w->capacity || w->plan_count - w->plan_first > PLAN_RUNS / 2 || w->nodes_due ||
+        w->may_send < MSG_FIXED_plan + 8 * w->plan_room)
+        return 0;
+    memmove(w->plan, w->plan + w->plan_first, (w->plan_count - w->plan_first) * sizeof w->plan[0]);
+    w->plan_count -= w->plan_first;
+    w->plan_first = 0;
+    runs = w->plan + w->plan_count;
+    while (at < w->capacity) {
+        struct plan_run next;
+
+        if (plan_next(w, at, &next, e) != 0)
+            return -1;
+        if (count > 0 && runs[count - 1].hole == next.hole)
+            runs[count - 1].length_bytes += next.length_bytes;
+        else if (count == w->plan_room)
+            break;
+        else
+            runs[count++] = next;
+        at += next.length_bytes;
+    }
+    for (size_t i = 0; i < count; i++)
+        push_u64(&p, runs[i].length_bytes << 1 | (runs[i].hole ? 1 : 0));
+    message.tail = tail;
+    message.tail_bytes = count * 8;
+    cost = MSG_FIXED_plan + message.tail_bytes;
+    if (link_send_plan(stream_link(w->stream), stream_id(w->stream), &message, e) != 0)
+        return -1;
+    w->may_send -= cost;
+    w->plan_count += count;
+    w->plan_at = at;
+    *progress = true;
+    return 0;
+}
+
+/* ---- walk ---- */
+
+static struct op *op_push(struct source_walk *w, uint64_t offset, uint64_t length)
+{
+    struct op *op = &w->ops[(w->op_first + w->op_count++) % OPS_MAX];
+
+    *op = (struct op){ .offset_bytes = offset, .length_bytes = length };
+    return op;
+}
+
+/* Give back the credit of digests that are used up. */
+static int held_advance(struct source_walk *w, struct err *e)
+{
+    while (w->held_first != NULL &&
+           w->held_first->held.offset_bytes + w->held_first->held.length_bytes <= w->walk_at) {
+        w->owed += MSG_FIXED_held + w->held_first->held.tail_bytes;
+        held_drop_first(w);
+    }
+    if (w->owed >= DIGEST_CREDIT / 4) {
+        struct msg_credit credit = { .bytes = w->owed };
+
+        w->owed = 0;
+        return link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e);
+    }
+    return 0;
+}
+
+/* Copy what is held of a piece; false while some of it has not come yet. */
+static bool held_for(struct source_walk *w, struct piece *piece)
+{
+    uint64_t at = piece->offset_bytes, end = at + piece->count_bytes;
+    const struct held_range *h = w->held_first;
+
+    for (; at < end; h = h->next) {
+        uint64_t stop;
+
+        if (h == NULL || h->held.offset_bytes > at)
+            return false;
+        stop = min_u64(h->held.offset_bytes + h->held.length_bytes, end);
+        for (; at < stop; at += w->block) {
+            struct piece_block *b = &piece->blocks[(at - piece->offset_bytes) / w->block];
+
+            b->known = h->held.kind == HELD_DIGESTS;
+            if (b->known)
+                memcpy(b->held.b,
+                       h->held.tail + (at - h->held.offset_bytes) / w->block * DIGEST_BYTES,
+                       DIGEST_BYTES);
+        }
+        at = stop;
+    }
+    return true;
+}
+
+/* Say that reads come; true when the word was said just now and should go out first. */
+static int announce(struct source_walk *w, uint64_t end, bool *said, struct err *e)
+{
+    struct msg_reading reading;
+
+    *said = false;
+    if (end <= w->announced_at)
+        return 0;
+    w->announced_at = min_u64(w->walk_at + ANNOUNCE_BYTES, w->capacity);
+    w->announced_at = max_u64(w->announced_at, end);
+    reading.end_bytes = w->announced_at;
+    reading.tail_bytes = 0;
+    reading.tail = NULL;
+    *said = true;
+    return link_send_reading(stream_link(w->stream), stream_id(w->stream), &reading, e);
+}
+
+/* Turn the next bit of the plan into an op.  Sets *progress when it did. */
+static int walk_on(struct source_walk *w, bool *progress, struct err *e)
+{
+    struct plan_run *run = &w->plan[w->plan_first];
+    uint64_t run_end;
+    struct piece *piece;
+    bool said;
+
+    if (w->plan_first == w->plan_count || w->op_count == OPS_MAX)
+        return 0;
+    run_end = run->offset_bytes + run->length_bytes;
+    if (run->hole) {
+        op_push(w, w->walk_at, run_end - w->walk_at);
+        w->walk_at = run_end;
+        w->plan_first++;
+        *progress = true;
+        return 0;
+    }
+    piece = piece_take(w->pieces, w->walk_at, run_end);
+    if (piece == NULL)
+        return 0;
+    if (!held_for(w, piece)) {
+        piece_give(w->pieces, piece);
+        return 0;
+    }
+    *progress = true;
+    if (announce(w, piece->offset_bytes + piece->count_bytes, &said, e) != 0 || said) {
+        piece_give(w->pieces, piece);
+        return said ? 0 : -1;
+    }
+    op_push(w, piece->offset_bytes, piece->count_bytes)->piece = piece;
+    w->walk_at += piece->count_bytes;
+    if (w->walk_at == run_end)
+        w->plan_first++;
+    w->totals.read_bytes += piece->count_bytes;
+    piece_start(w->pieces, piece, w->stream);
+    return held_advance(w, e);
+}
+
+/* ---- emission ---- */
+
+static int run_flush(struct source_walk *w, struct err *e)
+{
+    if (w->pending.length_bytes == 0)
+        return 0;
+    if (link_send_run(stream_link(w->stream), stream_id(w->stream), &w->pending, e) != 0)
+        return -1;
+    w->may_send -= min_u64(w->may_send, MSG_FIXED_run);
+    w->pending.length_bytes = 0;
+    return 0;
+}
+
+/* Add to the run that waits to be told; runs of one kind that meet become one. */
+static int run_add(struct source_walk *w, enum run_kind kind, uint64_t offset, uint64_t length,
+                   struct err *e)
+{
+    if (w->pending.length_bytes > 0 &&
+        (w->pending.kind != kind || w->pending.length_bytes >= ANNOUNCE_BYTES) &&
+        run_flush(w, e) != 0)
+        return -1;
+    if (w->pending.length_bytes == 0)
+        w->pending = (struct msg_run){ .offset_bytes = offset, .kind = (uint8_t)kind };
+    w->pending.length_bytes += length;
+    *(kind == RUN_SAME ? &w->totals.same_bytes : &w->totals.zero_bytes) += length;
+    w->emit_at += length;
+    return 0;
+}
+
+/* Whether the rate allows a message now; asks for a step at the time when it will. */
+static bool rate_allows(struct source_walk *w, size_t cost)
+{
+    uint64_t now_us = io_clock_ms() * 1000;
+
+    if (w->rate == 0)
+        return true;
+    if (w->next_send_us > now_us) {
+        stream_wake_at(w->stream, w->next_send_us / 1000 + 1);
+        return false;
+    }
+    /* Up to 50 ms that were not used are made up for. */
+    w->next_send_us = max_u64(w->next_send_us, now_us - min_u64(now_us, 50000));
+    w->next_send_us += (uint64_t)cost * 1000000 / w->rate;
+    return true;
+}
+
+/* 1: sent; 0: no credit, room or rate now; -1. */
+static int block_send(struct source_walk *w, const struct piece_block *b, uint64_t offset,
+                      struct err *e)
+{
+    size_t cost = MSG_FIXED_data + b->packed_bytes;
+    struct msg_data data = {
+        .offset_bytes = offset,
+        .encoding = b->encoding,
+        .tail = b->packed,
+        .tail_bytes = b->packed_bytes,
+    };
+
+    if (w->may_send < cost + MSG_FIXED_run || !link_room(stream_link(w->stream)) ||
+        !rate_allows(w, cost))
+        return 0;
+    memcpy(data.digest, b->digest.b, sizeof data.digest);
+    if (run_flush(w, e) != 0 ||
+        link_send_data(stream_link(w->stream), stream_id(w->stream), &data, e) != 0)
+        return -1;
+    w->may_send -= cost;
+    w->totals.sent_bytes += b->packed_bytes;
+    return 1;
+}
+
+/* Emit what is left of a finished piece.  1 when it is used up, 0 when it must wait, -1. */
+static int piece_emit(struct source_walk *w, struct piece *piece, struct err *e)
+{
+    for (; piece->emitted < piece->block_count; piece->emitted++) {
+        const struct piece_block *b = &piece->blocks[piece->emitted];
+        uint64_t offset = piece->offset_bytes + (uint64_t)piece->emitted * w->block;
+        uint64_t length = min_u64(w->block, w->capacity - offset);
+        int rc = 1;
+
+        if (w->may_send < MSG_FIXED_run)
+            return 0;
+        if (b->kind == PIECE_DATA) {
+            rc = block_send(w, b, offset, e);
+            if (rc == 1) {
+                w->totals.data_bytes += length;
+                w->emit_at += length;
+            }
+        } else if (run_add(w, b->kind == PIECE_ZERO ? RUN_ZERO : RUN_SAME, offset, length, e) != 0) {
+            rc = -1;
+        }
+        if (rc <= 0)
+            return rc;
+        if (tree_add(w->tree, &b->digest, 1, e) != 0)
+            return -1;
+    }
+    return 1;
+}
+
+static int emit(struct source_walk *w, bool *progress, struct err *e)
+{
+    while (w->op_count > 0) {
+        struct op *op = &w->ops[w->op_first];
+
+        if (w->may_send < MSG_FIXED_run)
+            return 0;
+        if (op->piece == NULL) {
+            if (run_add(w, RUN_ZERO, op->offset_bytes, op->length_bytes, e) != 0 ||
+                tree_add_zeros(w->tree, block_count_of(op->length_bytes, w->block), e) != 0)
+                return -1;
+        } else {
+            int rc;
+
+            if (!piece_ready(w->pieces, op->piece))
+                return 0;
+            if (op->piece->failed) {
+                *e = op->piece->why;
+                return -1;
+            }
+            rc = piece_emit(w, op->piece, e);
+            if (rc <= 0) {
+                piece_set_pressure(w->pieces, true);
+                return rc;
+            }
+            piece_set_pressure(w->pieces, false);
+            piece_give(w->pieces, op->piece);
+        }
+        w->op_first = (w->op_first + 1) % OPS_MAX;
+        w->op_count--;
+        *progress = true;
+    }
+    return 0;
+}
+
+static int finish(struct source_walk *w, struct err *e)
+{
+    struct digest root;
+
+    if (run_flush(w, e) != 0 || tree_root(w->tree, &root, e) != 0)
+        return -1;
+    memcpy(w->totals.root, root.b, sizeof w->totals.root);
+    w->ended = true;
+    return link_send_end(stream_link(w->stream), stream_id(w->stream), &w->totals, e);
+}
+
+/* ---- step ---- */
+
+/* The next sample of claimed holes.  A miss turns the holes off, loudly. */
+static int sample_on(struct source_walk *w, struct err *e)
+{
+    static const char text[] = "a range that the map calls empty holds data: everything is read";
+    struct msg_warning warning = {
+        .code = WARNING_HOLES_WRONG,
+        .tail = (const uint8_t *)text,
+        .tail_bytes = sizeof text - 1,
+    };
+    enum sample_result r = sample_next(w->sample, &warning.offset_bytes, e);
+
+    if (r == SAMPLE_FAILED)
+        return -1;
+    if (r == SAMPLE_AGAIN)
+        return 0;
+    w->totals.sampled_bytes = sample_bytes(w->sample);
+    sample_free(w->sample);
+    w->sample = NULL;
+    if (r == SAMPLE_CLEAN)
+        return 0;
+    w->ignore_holes = true;
+    return link_send_warning(stream_link(w->stream), stream_id(w->stream), &warning, e);
+}
+
+static int start(struct source_walk *w, struct err *e)
+{
+    struct msg_credit credit = { .bytes = DIGEST_CREDIT };
+    struct msg_reading reading = { .end_bytes = w->walk_at };
+
+    w->started = true;
+    if (link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e) != 0)
+        return -1;
+    return link_send_reading(stream_link(w->stream), stream_id(w->stream), &reading, e);
+}
+
+static enum step walk_step(void *walk, struct stream *st, struct err *e)
+{
+    struct source_walk *w = walk;
+    bool progress = false;
+    int rc;
+
+    w->stream = st;
+    rc = take_messages(w, &progress, e);
+    if (rc != 0)
+        return rc > 0 ? STEP_DONE : STEP_FAILED;
+    if (!w->started)
+        return start(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
+    if (w->sample != NULL)
+        return sample_on(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
+    if (plan_send(w, &progress, e) != 0 || emit(w, &progress, e) != 0 ||
+        walk_on(w, &progress, e) != 0)
+        return STEP_FAILED;
+    if (w->emit_at == w->capacity && !w->ended && w->may_send >= MSG_FIXED_run && !w->nodes_due) {
+        if (finish(w, e) != 0)
+            return STEP_FAILED;
+        progress = true;
+    }
+    return progress ? STEP_AGAIN : STEP_WAIT;
+}
+
+const struct stream_ops source_walk_ops = { .step = walk_step, .stop = walk_stop };

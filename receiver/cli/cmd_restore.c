@@ -1,0 +1,95 @@
+/* vmferry restore GEN --mirror DIR --output DIR2 */
+#include <string.h>
+
+#include "protocol/base/err.h"
+#include "protocol/base/io.h"
+#include "receiver/base/log.h"
+#include "receiver/base/sizes.h"
+#include "receiver/base/utf8.h"
+#include "receiver/cli/app.h"
+#include "receiver/cli/commands.h"
+#include "receiver/cli/events.h"
+#include "receiver/cli/targets.h"
+#include "receiver/mirror/mirror_read.h"
+
+/* The generation as a result of the summary. */
+static struct vm_result *add_result(struct app *app, const struct mirror_list_item *g, struct err *e)
+{
+    struct vm_result *v = run_result_add(&app->result, g->vm, e);
+
+    if (v == NULL)
+        return NULL;
+    snprintf(v->uuid, sizeof v->uuid, "%s", g->uuid != NULL ? g->uuid : "");
+    snprintf(v->id, sizeof v->id, "%s", g->id);
+    v->generation = g->number;
+    for (size_t i = 0; i < g->disk_count; i++) {
+        const struct mirror_list_disk *d = &g->disks[i];
+        struct disk_result *r = vm_result_add_disk(v, d->slot, e);
+
+        if (r == NULL)
+            return NULL;
+        r->capacity = d->capacity_bytes;
+        r->allocated = d->allocated_bytes;
+        r->left_out = d->of_generation == 0;
+        r->root_known = d->of_generation != 0;
+        r->root = d->root;
+    }
+    return v;
+}
+
+static void tell(const struct mirror_list_item *g, const struct mirror_restored *done,
+                 const char *to, uint64_t ms)
+{
+    char vm[512], size[SIZE_TEXT_BYTES], time[SIZE_TEXT_BYTES], rate[SIZE_TEXT_BYTES], place[1024];
+
+    utf8_show(vm, sizeof vm, g->vm);
+    utf8_show(place, sizeof place, to);
+    printf("%s@%llu: %llu disk%s, %s, to %s in %s (%s)\n", vm, (unsigned long long)g->number,
+           (unsigned long long)done->disks, done->disks == 1 ? "" : "s",
+           size_text(size, done->bytes), place, duration_text(time, (ms + 500) / 1000),
+           rate_text(rate, done->bytes, ms));
+}
+
+int cmd_restore(struct app *app, struct err *e)
+{
+    const struct options *o = app->options;
+    struct mirror_env env = events_mirror_env(app);
+    struct mirror_restored done = { 0 };
+    const struct mirror_list_item *g = NULL;
+    struct mirror_list *l = NULL;
+    struct vm_result *v;
+    uint64_t newer = 0, began = io_clock_ms();
+    int rc = -1;
+
+    if (is_datastore_place(o->output)) {
+        err_set(e, ERR_USAGE, "\"%s\" is a place on a host; --output needs a local directory",
+                o->output);
+        return -1;
+    }
+    if (mirror_list_load(&l, o->mirror, &env, e) != 0)
+        goto out;
+    for (size_t i = 0; i < mirror_list_problem_count(l); i++)
+        log_warning("%s", mirror_list_problem(l, i));
+    if (mirror_find(l, o->operands[0], &g, &newer, e) != 0 ||
+        (v = add_result(app, g, e)) == NULL)
+        goto out;
+    if (newer > 0)
+        log_warning("%s: generation %llu is newer but partial; this is generation %llu", g->vm,
+                    (unsigned long long)newer, (unsigned long long)g->number);
+    if (strcmp(g->outcome, "partial") == 0)
+        log_warning("%s: generation %llu is partial: not every disk of the VM is in it", g->vm,
+                    (unsigned long long)g->number);
+    if (mirror_restore(g, o->output, &env, &done, &v->why) == 0) {
+        v->outcome = OUTCOME_OK;
+        v->why.code = ERR_NONE;
+    }
+    v->ms = io_clock_ms() - began;
+    events_of(app).vm_end(app, v);
+    if (v->outcome == OUTCOME_OK && !o->json)
+        tell(g, &done, o->output, v->ms);
+    rc = 0;
+
+out:
+    mirror_list_free(l);
+    return rc;
+}

@@ -1,0 +1,225 @@
+#include "receiver/cli/commands.h"
+
+#include <string.h>
+
+#include "protocol/base/checked.h"
+#include "protocol/base/err.h"
+#include "receiver/base/utf8.h"
+#include "receiver/cli/exit_codes.h"
+#include "receiver/cli/options.h"
+#include "receiver/cli/table.h"
+
+#define BIT OPTION_BIT
+enum { MANY = 1000000, HELP_COLUMNS = 79 };
+
+static const struct command commands[] = {
+    {
+        .name = "doctor",
+        .operands = "HOST [VM...]",
+        .summary = "try every prerequisite for real and say what to mend",
+        .text = "Logs in, tries the shell, the agent, the data channel, free room and the "
+                "reading of each disk (of the named VMs, or of all), and looks for "
+                "leftovers.  One line for each check: ok, warn or fail, with the remedy.  "
+                "Ends with 1 when one failed.",
+        .examples = "  vmferry doctor esx1.example.com\n"
+                    "  vmferry doctor root@10.0.0.7:2222 web01 --json\n",
+        .operands_min = 1,
+        .operands_max = MANY,
+        .accepts = BIT(OPTION_AGENT_DIR) | BIT(OPTION_MIN_FREE),
+        .list_like = true,
+        .run = cmd_doctor,
+    },
+    {
+        .name = "vms",
+        .operands = "HOST [VM...]",
+        .summary = "list the virtual machines of a host",
+        .text = "Name, id, power, guest, CPUs, memory, disks (provisioned/used), snapshots "
+                "and change tracking of all VMs, or of those that the operands name.",
+        .examples = "  vmferry vms esx1\n"
+                    "  vmferry vms esx1 'web*' --json\n",
+        .operands_min = 1,
+        .operands_max = MANY,
+        .list_like = true,
+        .run = cmd_vms,
+    },
+    {
+        .name = "datastores",
+        .operands = "HOST",
+        .summary = "list the datastores of a host",
+        .text = "Name, type, size, free room and path of each mounted datastore.",
+        .examples = "  vmferry datastores esx1\n",
+        .operands_min = 1,
+        .operands_max = 1,
+        .list_like = true,
+        .run = cmd_datastores,
+    },
+    {
+        .name = "mirror",
+        .operands = "HOST VM... DIR",
+        .summary = "make or refresh a sparse local mirror of VMs",
+        .text = "Takes a snapshot of each VM, brings its disks up to date in DIR/NAME/ as "
+                "plain sparse images, and removes the snapshot.  The first run reads all "
+                "that is allocated, later ones send only what has changed.  A run that is "
+                "cut goes on where it was.",
+        .examples = "  vmferry mirror esx1 web01 /srv/mirrors\n"
+                    "  vmferry mirror esx1 'web*' '#12' /srv/mirrors --keep 7\n"
+                    "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n",
+        .operands_min = 3,
+        .operands_max = MANY,
+        .accepts = BIT(OPTION_KEEP) | BIT(OPTION_DRY_RUN) | BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) |
+                   BIT(OPTION_BWLIMIT) | BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) |
+                   BIT(OPTION_ONLY_DISK) | BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) |
+                   BIT(OPTION_STALL_TIMEOUT) | BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+        .run = cmd_mirror,
+    },
+    {
+        .name = "list",
+        .operands = "--mirror DIR [VM]",
+        .summary = "list the generations that a store holds",
+        .text = "The generations of every mirror in DIR, or of one VM: number, time, size, "
+                "and what was read, sent and stored.",
+        .examples = "  vmferry list --mirror /srv/mirrors\n"
+                    "  vmferry list --mirror /srv/mirrors web01 --json\n",
+        .operands_min = 0,
+        .operands_max = 1,
+        .accepts = BIT(OPTION_MIRROR),
+        .needs = BIT(OPTION_MIRROR),
+        .list_like = true,
+        .run = cmd_list,
+    },
+    {
+        .name = "restore",
+        .operands = "GEN --mirror DIR --output DIR2",
+        .summary = "write a generation's disks and configuration to a directory",
+        .text = "GEN is VM@N, a bare N where one VM is meant, VM@latest, VM@2026-11-20 or an "
+                "id.  DIR2 is made; it must be absent or empty.  Every block is checked "
+                "while it is copied.",
+        .examples = "  vmferry restore web01@latest --mirror /srv/mirrors --output /tmp/web01\n"
+                    "  vmferry restore 3 --mirror /srv/mirrors/web01 --output /tmp/web01-3\n"
+                    "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n",
+        .operands_min = 1,
+        .operands_max = 1,
+        .accepts = BIT(OPTION_MIRROR) | BIT(OPTION_OUTPUT),
+        .needs = BIT(OPTION_MIRROR) | BIT(OPTION_OUTPUT),
+        .run = cmd_restore,
+    },
+    {
+        .name = "check",
+        .operands = "--mirror DIR [GEN]",
+        .summary = "check that a store is whole",
+        .text = "Structure of every mirror in DIR, or of the one that GEN names; with "
+                "--read-data every byte is read and compared with its digest.  Ends with 5 "
+                "when there is damage.",
+        .examples = "  vmferry check --mirror /srv/mirrors\n"
+                    "  vmferry check --mirror /srv/mirrors web01 --read-data\n"
+                    "  vmferry check --mirror /srv/mirrors --read-data=2/7\n",
+        .operands_min = 0,
+        .operands_max = 1,
+        .accepts = BIT(OPTION_MIRROR) | BIT(OPTION_READ_DATA),
+        .needs = BIT(OPTION_MIRROR),
+        .run = cmd_check,
+    },
+    {
+        .name = "cleanup",
+        .operands = "HOST",
+        .summary = "remove what earlier runs of ours left on a host",
+        .text = "Snapshots and agents that a run could not take away, found by our journal "
+                "and by nothing else.  Lists snapshots of other receivers, which --foreign "
+                "removes one by one.",
+        .examples = "  vmferry cleanup esx1\n"
+                    "  vmferry cleanup esx1 --dry-run\n"
+                    "  vmferry cleanup esx1 --foreign 0123456789abcdef0123456789abcdef\n",
+        .operands_min = 1,
+        .operands_max = 1,
+        .accepts = BIT(OPTION_DRY_RUN) | BIT(OPTION_RETAINED) | BIT(OPTION_FOREIGN) | BIT(OPTION_YES),
+        .run = cmd_cleanup,
+    },
+    {
+        .name = "completion",
+        .operands = "bash",
+        .summary = "print the shell completion script",
+        .text = "A script that lets a shell complete our commands and options.",
+        .examples = "  source <(vmferry completion bash)\n"
+                    "  vmferry completion bash > /etc/bash_completion.d/vmferry\n",
+        .operands_min = 1,
+        .operands_max = 1,
+        .hidden = true,
+        .run = cmd_completion,
+    },
+};
+
+const struct command *command_at(size_t index)
+{
+    return index < ARRAY_COUNT(commands) ? &commands[index] : NULL;
+}
+
+const struct command *command_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(commands); i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+int command_check(const struct command *c, const struct options *o, struct err *e)
+{
+    uint64_t missing = c->needs & ~o->given;
+
+    if (options_check(o, c->name, c->accepts, e) != 0)
+        return -1;
+    for (unsigned id = 0; id < OPTION_COUNT; id++) {
+        if ((missing & BIT(id)) != 0)
+            return err_set(e, ERR_USAGE, "%s needs --%s; usage: vmferry %s %s", c->name,
+                           options_word((enum option_id)id).long_name, c->name, c->operands);
+    }
+    if (o->operand_count < c->operands_min)
+        return err_set(e, ERR_USAGE, "%s: an operand is missing; usage: vmferry %s %s", c->name,
+                       c->name, c->operands);
+    if (o->operand_count > c->operands_max) {
+        char shown[80];
+
+        utf8_show(shown, sizeof shown, o->operands[c->operands_max]);
+        return err_set(e, ERR_USAGE, "%s: \"%s\" is one operand too many; usage: vmferry %s %s",
+                       c->name, shown, c->name, c->operands);
+    }
+    return 0;
+}
+
+void command_print_help(FILE *out, const struct command *c)
+{
+    fprintf(out, "vmferry %s %s\n\n", c->name, c->operands);
+    text_wrap(out, "", c->text, 0, HELP_COLUMNS);
+    fputc('\n', out);
+    if (c->accepts != 0) {
+        fputs("Options:\n", out);
+        options_print_help(out, c->accepts);
+        fputc('\n', out);
+    }
+    fputs("Options of every command:\n", out);
+    options_print_help(out, OPTIONS_COMMON);
+    fprintf(out, "\nSizes take k, M, G, T; times 30s, 5m, 2h, 7d.\n\nExamples:\n%s", c->examples);
+    fprintf(out, "\nMore: man vmferry-%s\n", c->name);
+}
+
+void commands_print_help(FILE *out)
+{
+    fputs("vmferry COMMAND OPERANDS [OPTIONS]\n\n"
+          "Takes virtual machines off VMware ESXi hosts over SSH, and brings them back.\n\n"
+          "Commands:\n",
+          out);
+    for (size_t i = 0; i < ARRAY_COUNT(commands); i++) {
+        if (!commands[i].hidden)
+            fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].summary);
+    }
+    fputs("\nOptions of every command:\n", out);
+    options_print_help(out, OPTIONS_COMMON);
+    fputs("\nExit codes:\n", out);
+    for (int code = EXIT_OK; code <= EXIT_NETWORK; code++)
+        fprintf(out, "  %-5d %s\n", code, exit_code_meaning(code));
+    fputs("  128+n ended by signal n\n\n"
+          "HOST is [user@]name[:port], as a rule root at port 22.  VM is a display name, a\n"
+          "pattern with * and ?, #12 for a VM id, or uuid:...\n\n"
+          "vmferry COMMAND --help tells more about each, and so does man vmferry.\n",
+          out);
+}

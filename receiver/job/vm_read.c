@@ -1,0 +1,496 @@
+#include "receiver/job/vm_read.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "protocol/base/bytes.h"
+#include "protocol/base/checked.h"
+#include "protocol/base/io.h"
+#include "protocol/wire/record.h"
+#include "receiver/base/log.h"
+#include "receiver/base/stop.h"
+#include "receiver/host/dd_source.h"
+#include "receiver/host/host.h"
+#include "receiver/host/map.h"
+#include "receiver/host/snapshot.h"
+#include "receiver/job/address.h"
+#include "receiver/ssh/transport.h"
+#include "receiver/stream/agent_session.h"
+
+enum {
+    ROOM_POLL_MS = 10000,
+    CHECK_POLL_MS = 300000,    /* the snapshot is looked at again */
+    RECONNECT_TRIES = 3,
+    RECONNECT_WITHIN_MS = 60000,
+    RECONNECT_PAUSE_MS = 3000,
+    AGENT_WORKERS = 2,
+};
+#define AGENT_MEMORY_BYTES ((uint64_t)48 << 20)
+
+static void step(struct vm_read *r, const char *what)
+{
+    if (r->events->step != NULL)
+        r->events->step(r->events->context, r->vm->name, what);
+}
+
+/* ---- which disks ---- */
+
+static bool listed(const struct disk_list *l, const char *slot)
+{
+    for (size_t i = 0; i < l->count; i++)
+        if (strcmp(l->slots[i], slot) == 0)
+            return true;
+    return false;
+}
+
+/* What the plan says of each disk, against what the user wants. */
+static int choose_disks(struct vm_read *r, struct err *e)
+{
+    const struct run_options *o = r->options;
+    size_t wanted = 0;
+
+    r->disks = calloc(r->plan.count > 0 ? r->plan.count : 1, sizeof *r->disks);
+    if (r->disks == NULL)
+        return err_sys(e, "getting memory for disks");
+    r->disk_count = r->plan.count;
+    for (size_t i = 0; i < r->plan.count; i++) {
+        const struct chain_disk *c = &r->plan.items[i];
+        struct read_disk *d = &r->disks[i];
+
+        snprintf(d->slot, sizeof d->slot, "%s", c->slot);
+        snprintf(d->uuid, sizeof d->uuid, "%s", c->uuid);
+        d->capacity_bytes = c->capacity_bytes;
+        d->wanted = !listed(&o->exclude, c->slot) && (o->only.count == 0 || listed(&o->only, c->slot));
+        if (!d->wanted)
+            continue;
+        wanted++;
+        if (c->outcome == CHAIN_REFUSED) {
+            *e = c->reason;
+            return err_add(e, "disk %s", c->slot);
+        }
+        d->readable = c->outcome == CHAIN_READ || c->outcome == CHAIN_READ_DIRECT;
+        if (c->outcome == CHAIN_SKIPPED) {
+            d->why = c->reason;
+            r->left_unread++;
+            log_warning("%s: disk %s is left out: %s", r->vm->name, c->slot, c->reason.text);
+        } else if (c->reason.text[0] != 0) {
+            log_warning("%s: disk %s: %s", r->vm->name, c->slot, c->reason.text);
+        }
+    }
+    if (o->only.count > 0 && wanted == 0)
+        return err_set(e, ERR_NOT_FOUND, "it has none of the disks that --only-disk names");
+    return 0;
+}
+
+int vm_read_look(struct vm_read *r, struct err *e)
+{
+    char why[480] = "";
+
+    if (chain_way_of(r->vm, &r->way, why, sizeof why, e) != 0)
+        return -1;
+    if (why[0] != 0)
+        log_warning("%s: %s", r->vm->name, why);
+    if (chain_plan_read(r->host, r->vm, NULL, r->stores, &r->plan, e) != 0)
+        return -1;
+    return choose_disks(r, e);
+}
+
+/* The plan below the snapshot must be about the same disks as the forecast. */
+static int same_disks(const struct vm_read *r, const struct chain_plan *now, struct err *e)
+{
+    if (now->count != r->disk_count)
+        return err_set(e, ERR_SOURCE, "the VM got or lost a disk meanwhile: run again");
+    for (size_t i = 0; i < now->count; i++) {
+        const struct chain_disk *c = &now->items[i];
+        const struct read_disk *d = &r->disks[i];
+
+        if (strcmp(c->slot, d->slot) != 0 || c->capacity_bytes != d->capacity_bytes ||
+            strcmp(c->uuid, d->uuid) != 0)
+            return err_set(e, ERR_SOURCE, "disk %s changed meanwhile: run again", d->slot);
+        if (d->readable && c->outcome != CHAIN_READ && c->outcome != CHAIN_READ_DIRECT) {
+            *e = c->reason;
+            return err_add(e, "disk %s", d->slot);
+        }
+    }
+    return 0;
+}
+
+/* ---- begin ---- */
+
+static int put_agent(struct vm_read *r, struct err *e)
+{
+    struct place_wish wish = {
+        .agent_file = r->options->agent_file,
+        .agent_dir = r->options->agent_dir,
+        .vm = r->vm,
+        .stores = r->stores,
+    };
+
+    r->read_path = READ_PATH_SSH_DD;
+    if (wish.agent_file == NULL)
+        return 0;
+    step(r, "placing the agent");
+    if (place_agent(r->host, r->journal, &wish, &r->placed, e) != 0)
+        return -1;
+    if (r->placed.outcome == PLACE_READY) {
+        r->agent_placed = true;
+        r->read_path = READ_PATH_AGENT;
+    } else {
+        log_note("%s: %s; reading over SSH with dd, which is slower", r->vm->name, r->placed.reason);
+    }
+    return 0;
+}
+
+static int take_snapshot(struct vm_read *r, struct err *e)
+{
+    struct snapshot_wish wish = {
+        .purpose = JOURNAL_RUN,
+        .quiesce = r->vm->power == VM_ON ? r->options->quiesce : QUIESCE_NO,
+        .store = r->store,
+        .wait_ms = r->options->lock_wait_s * 1000,
+    };
+
+    r->consistency = r->vm->power == VM_OFF         ? CONSISTENCY_OFF
+                     : r->vm->power == VM_SUSPENDED ? CONSISTENCY_SUSPENDED
+                                                    : CONSISTENCY_CRASH;
+    r->frozen = host_now(r->host);
+    if (r->way == CHAIN_DIRECTLY)
+        return 0;
+    step(r, "taking the snapshot");
+    if (snapshot_create(r->host, r->journal, r->vm, &wish, &r->snapshot, e) != 0)
+        return -1;
+    r->frozen = r->snapshot->made;
+    if (r->snapshot->quiesced)
+        r->consistency = CONSISTENCY_QUIESCED;
+    if (r->snapshot->quiesce_problem[0] != 0)
+        log_note("%s: not quiesced (%s); the disks are as after a power cut", r->vm->name,
+                 r->snapshot->quiesce_problem);
+    return 0;
+}
+
+/* What the host's map calls holes, for one disk.  A map that cannot be used is no failure. */
+static void learn_holes(struct vm_read *r, const struct chain_disk *c, struct read_disk *d)
+{
+    struct disk_map map;
+    struct err e;
+
+    if (disk_map_fetch(r->host, c->descriptor_path, c->capacity_bytes, &map, &e) != 0) {
+        log_info("%s: disk %s: no map of its holes: %s", r->vm->name, d->slot, e.text);
+        return;
+    }
+    for (size_t i = 0; i < map.count; i++)
+        if (map.items[i].kind == EXTENT_ZERO &&
+            hole_map_add(&d->holes, map.items[i].offset_bytes, map.items[i].length_bytes, &e) != 0) {
+            hole_map_free(&d->holes);
+            break;
+        }
+    disk_map_free(&map);
+}
+
+static void ready_disks(struct vm_read *r)
+{
+    for (size_t i = 0; i < r->disk_count; i++) {
+        struct read_disk *d = &r->disks[i];
+
+        if (!d->readable)
+            continue;
+        learn_holes(r, &r->plan.items[i], d);
+        d->transfer.name = d->slot;
+        d->transfer.path = r->plan.items[i].flat_path;
+        d->transfer.capacity_bytes = d->capacity_bytes;
+        d->transfer.holes = &d->holes;
+    }
+}
+
+/* For the source end in this process: a disk by the path of its flat file. */
+static int open_by_dd(void *context, const char *path, uint64_t capacity_bytes, struct source **out,
+                      enum hole_knowledge *holes, struct err *e)
+{
+    struct vm_read *r = context;
+
+    *holes = HOLES_NONE; /* the map is told like to an agent */
+    return dd_source_open(out, r->host, path, capacity_bytes, NULL,
+                          r->options->stall_timeout_s * 1000, e);
+}
+
+static int start_session(struct vm_read *r, struct err *e)
+{
+    const struct data_options *data = &r->options->data;
+    struct bytes command = { .ceiling = 8192 };
+    struct agent_session_config config = {
+        .transport = r->host->transport,
+        .mode_set = record_mode_bit(data->security == DATA_AUTH ? RECORD_AUTH : RECORD_ENCRYPT),
+        .workers_max = AGENT_WORKERS,
+        .memory_bytes = AGENT_MEMORY_BYTES,
+        .stall_ms = r->options->stall_timeout_s * 1000,
+        .disk_open = open_by_dd,
+        .context = r,
+    };
+    int rc = -1;
+
+    if (r->read_path == READ_PATH_AGENT) {
+        if (shell_command(&command, e, r->placed.path, "--serve", (char *)NULL) != 0)
+            goto out;
+        config.command = bytes_text(&command, e);
+        if (config.command == NULL)
+            goto out;
+    }
+    if (r->read_path == READ_PATH_AGENT && data->channel != DATA_SSH) {
+        if (address_for_data(r->host->transport, data, &r->listen_address, &r->dial_address, e) != 0)
+            goto out;
+        config.listen_address = r->listen_address;
+        config.listen_port = data->listen.port;
+        config.dial_address = r->dial_address;
+        config.dial_port = data->connect.port;
+    }
+    rc = agent_session_start(&r->session, &config, e);
+    if (rc != 0 && config.listen_address != NULL && e->code == ERR_BUSY && data->channel == DATA_AUTO) {
+        log_note("%s: %s; data goes through SSH", r->vm->name, e->text);
+        config.listen_address = NULL;
+        rc = agent_session_start(&r->session, &config, e);
+    }
+out:
+    bytes_free(&command);
+    return rc;
+}
+
+int vm_read_begin(struct vm_read *r, struct err *e)
+{
+    struct room_rule rule = {
+        .bytes = r->options->min_free.is_share ? 0 : r->options->min_free.bytes,
+        .percent = r->options->min_free.is_share ? r->options->min_free.percent : 0,
+    };
+    struct chain_plan now = { 0 };
+
+    if (r->way == CHAIN_BY_SNAPSHOT &&
+        room_check_before(&r->room, r->vm, r->stores, &rule, e) != 0)
+        return -1;
+    if (put_agent(r, e) != 0 || stop_check(e) != 0 || take_snapshot(r, e) != 0)
+        return -1;
+    if (chain_plan_read(r->host, r->vm, r->snapshot, r->stores, &now, e) != 0)
+        return -1;
+    chain_plan_free(&r->plan);
+    r->plan = now;
+    if (same_disks(r, &r->plan, e) != 0)
+        return -1;
+    ready_disks(r);
+    if (r->snapshot != NULL && snapshot_reading(r->host, r->snapshot, e) != 0)
+        return -1;
+    step(r, "starting the transfer");
+    r->next_room_ms = io_clock_ms() + ROOM_POLL_MS;
+    r->next_check_ms = io_clock_ms() + CHECK_POLL_MS;
+    return start_session(r, e);
+}
+
+/* ---- transfer ---- */
+
+static int watch(void *context, struct err *e)
+{
+    struct vm_read *r = context;
+    uint64_t now = io_clock_ms();
+
+    if (stop_check(e) != 0)
+        return -1;
+    if (r->snapshot == NULL)
+        return 0;
+    if (host_now(r->host) - r->snapshot->made > (int64_t)r->options->max_snapshot_age_s)
+        return err_set(e, ERR_LIMIT,
+                       "the snapshot is older than --max-snapshot-age: what has come is kept for the "
+                       "next run");
+    if (now >= r->next_room_ms) {
+        r->next_room_ms = now + ROOM_POLL_MS;
+        if (room_poll(r->host, &r->room, e) != 0 && e->code == ERR_SPACE)
+            return -1;
+    }
+    if (now >= r->next_check_ms) {
+        r->next_check_ms = now + CHECK_POLL_MS;
+        if (snapshot_check(r->host, r->snapshot, e) != 0 && e->code == ERR_SOURCE)
+            return -1;
+    }
+    return 0;
+}
+
+static void show(void *context, const struct transfer_disk *t)
+{
+    struct vm_read *r = context;
+    struct disk_progress p = {
+        .vm = r->vm->name,
+        .disk = t->name,
+        .done_bytes = t->totals.position_bytes,
+        .total_bytes = t->capacity_bytes,
+        .read_bytes = t->totals.same_bytes + t->totals.data_bytes,
+        .sent_bytes = t->totals.sent_bytes,
+        .same_bytes = t->totals.same_bytes,
+        .ended = t->done,
+    };
+
+    if (r->events->progress != NULL)
+        r->events->progress(r->events->context, &p);
+}
+
+static void notice(void *context, const struct transfer_disk *t, const char *text)
+{
+    struct vm_read *r = context;
+
+    if (t->holes_wrong)
+        log_warning("%s: disk %s: %s", r->vm->name, t->name, text);
+    else
+        log_note("%s: disk %s: %s", r->vm->name, t->name, text);
+}
+
+/* A connection that lives again, in place of the dead one. */
+static int reconnect(struct vm_read *r, struct err *e)
+{
+    uint64_t until_ms = io_clock_ms() + RECONNECT_WITHIN_MS;
+    struct transport *fresh = NULL;
+
+    for (unsigned i = 0; i < RECONNECT_TRIES && io_clock_ms() < until_ms; i++) {
+        if (i > 0 && stop_sleep(RECONNECT_PAUSE_MS << i, e) != 0)
+            return -1;
+        if (r->options->connect.open(r->options->connect.context, &fresh, e) == 0)
+            break;
+        if (e->code != ERR_NETWORK)
+            return -1;
+    }
+    if (fresh == NULL)
+        return -1;
+    host_rebind(r->host, fresh);
+    (*r->transport)->ops->close(*r->transport);
+    *r->transport = fresh;
+    return 0;
+}
+
+static int ensure_connected(struct vm_read *r, struct err *e)
+{
+    struct transport *t = r->host->transport;
+
+    if (t->ops->alive(t, NULL))
+        return 0;
+    log_note("%s: the connection to the host was cut: connecting again", r->vm->name);
+    return reconnect(r, e);
+}
+
+/* The control connection is dead: connect again if need be, and start another source end. */
+static int renew(void *context, struct agent_session **a, const struct err *why, struct err *e)
+{
+    struct vm_read *r = context;
+
+    log_note("%s: the session with the host ended (%s)", r->vm->name, why->text);
+    agent_session_end(*a); /* NULL when the one before did not even start */
+    *a = NULL;
+    r->session = NULL;
+    if (stop_check(e) != 0 || ensure_connected(r, e) != 0)
+        return -1;
+    if (r->snapshot != NULL && snapshot_check(r->host, r->snapshot, e) != 0)
+        return -1;
+    if (start_session(r, e) != 0)
+        return -1;
+    *a = r->session;
+    return 0;
+}
+
+/* Run the readable disks: they lie scattered in r->disks, the transfer wants them in a row. */
+int vm_read_transfer(struct vm_read *r, struct err *e)
+{
+    struct transfer_options options = {
+        .channel = r->read_path != READ_PATH_AGENT ? CHANNEL_SSH
+                   : r->options->data.channel == DATA_AUTO
+                       ? CHANNEL_AUTO
+                       : r->options->data.channel == DATA_TCP ? CHANNEL_TCP : CHANNEL_SSH,
+        .compress = r->read_path == READ_PATH_AGENT ? r->options->compress : 0,
+        .rate_bytes = r->options->bwlimit,
+        .full = r->options->full,
+        .context = r,
+        .renew = renew,
+        .watch = watch,
+        .progress = show,
+        .notice = notice,
+    };
+    struct transfer_disk *row = calloc(r->disk_count > 0 ? r->disk_count : 1, sizeof *row);
+    size_t count = 0;
+    int rc;
+
+    if (row == NULL)
+        return err_sys(e, "getting memory for disks");
+    for (size_t i = 0; i < r->disk_count; i++)
+        if (r->disks[i].readable)
+            row[count++] = r->disks[i].transfer;
+    rc = transfer_run(&r->session, row, count, &options, e);
+    count = 0;
+    for (size_t i = 0; i < r->disk_count; i++)
+        if (r->disks[i].readable)
+            r->disks[i].transfer = row[count++];
+    free(row);
+    return rc;
+}
+
+enum data_carrier vm_read_carrier(const struct vm_read *r)
+{
+    enum data_carrier c = CARRIER_UNKNOWN;
+
+    for (size_t i = 0; i < r->disk_count; i++)
+        if (r->disks[i].readable)
+            c = r->disks[i].transfer.over_tcp && c != CARRIER_SSH ? CARRIER_TCP : CARRIER_SSH;
+    return c;
+}
+
+/* ---- end ---- */
+
+/* True when the source end is known to have closed everything. */
+static bool end_session(struct vm_read *r)
+{
+    bool ended = agent_session_end(r->session);
+
+    r->session = NULL;
+    return ended;
+}
+
+int vm_read_settle(struct vm_read *r, struct err *e)
+{
+    if (ensure_connected(r, e) != 0 ||
+        chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) != 0)
+        return -1;
+    if (!end_session(r))
+        log_warning("%s: the agent was not seen to end", r->vm->name);
+    return 0;
+}
+
+int vm_read_release(struct vm_read *r, struct err *e)
+{
+    struct err first = { 0 }, why = { 0 };
+
+    end_session(r);
+    if (r->snapshot == NULL && !r->agent_placed)
+        return 0;
+    if (ensure_connected(r, &first) == 0) {
+        if (r->snapshot != NULL) {
+            step(r, "removing the snapshot");
+            snapshot_remove(r->host, r->snapshot, &first);
+        }
+        if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0 &&
+            first.code == ERR_NONE)
+            first = why;
+    }
+    snapshot_free(r->snapshot);
+    r->snapshot = NULL;
+    r->agent_placed = false;
+    if (first.code == ERR_NONE)
+        return 0;
+    *e = first;
+    return -1;
+}
+
+void vm_read_free(struct vm_read *r)
+{
+    end_session(r);
+    snapshot_free(r->snapshot);
+    placed_free(&r->placed);
+    chain_plan_free(&r->plan);
+    for (size_t i = 0; i < r->disk_count; i++)
+        hole_map_free(&r->disks[i].holes);
+    free(r->disks);
+    free(r->listen_address);
+    free(r->dial_address);
+}

@@ -1,0 +1,313 @@
+#include "receiver/stream/data_listener.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "protocol/base/checked.h"
+#include "protocol/base/err.h"
+#include "protocol/base/io.h"
+#include "protocol/stream/thread.h"
+
+/* Outgoing ports that ESXi's firewall leaves open on 6.7 (replication, vMotion); documented for 7 and 8. */
+static const uint16_t usual_ports[] = { 31031, 44046, 8000 };
+
+struct pending {
+    int fd; /* -1: free */
+    uint64_t since_ms;
+    size_t count;
+    uint8_t m1[HANDSHAKE_M1_BYTES];
+};
+
+struct data_listener {
+    struct data_listener_config config;
+    int fd;
+    int wake_fd[2];
+    uint16_t port;
+    pthread_t thread;
+    struct pending pending[LISTENER_PENDING]; /* the thread's */
+    pthread_mutex_t lock;                     /* guards all below */
+    uint32_t expected[LISTENER_EXPECTED_MAX]; /* 0: free */
+    uint64_t strangers;
+    bool ending;
+};
+
+void data_socket_tune(int fd)
+{
+    int on = 1, idle = 10, interval = 5, count = 3;
+    unsigned timeout_ms = 30000;
+
+    /* Each only makes a dead peer show sooner; a socket without them still works. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
+}
+
+static int make_address(const char *address, struct sockaddr_storage *out, socklen_t *bytes,
+                        struct err *e)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)out;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
+
+    memset(out, 0, sizeof *out);
+    if (inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        *bytes = sizeof *v4;
+        return 0;
+    }
+    if (inet_pton(AF_INET6, address, &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        *bytes = sizeof *v6;
+        return 0;
+    }
+    return err_set(e, ERR_USAGE, "%s is no numeric address to listen on", address);
+}
+
+static void set_port(struct sockaddr_storage *a, uint16_t port)
+{
+    if (a->ss_family == AF_INET)
+        ((struct sockaddr_in *)a)->sin_port = htons(port);
+    else
+        ((struct sockaddr_in6 *)a)->sin6_port = htons(port);
+}
+
+static int listen_on(struct data_listener *l, struct err *e)
+{
+    const uint16_t *ports = l->config.port != 0 ? &l->config.port : usual_ports;
+    size_t count = l->config.port != 0 ? 1 : ARRAY_COUNT(usual_ports);
+    struct sockaddr_storage a;
+    socklen_t bytes = 0;
+    int on = 1;
+
+    if (make_address(l->config.address, &a, &bytes, e) != 0)
+        return -1;
+    l->fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (l->fd < 0)
+        return err_sys(e, "making a socket");
+    setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    for (size_t i = 0; i < count; i++) {
+        set_port(&a, ports[i]);
+        if (bind(l->fd, (struct sockaddr *)&a, bytes) == 0 &&
+            listen(l->fd, LISTENER_PENDING) == 0) {
+            l->port = ports[i];
+            return 0;
+        }
+        if (errno != EADDRINUSE)
+            return err_sys(e, "listening on %s port %u", l->config.address, ports[i]);
+        /* A socket that lost its port to another listener is bound for good: take a fresh one. */
+        io_drop(&l->fd);
+        l->fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (l->fd < 0)
+            return err_sys(e, "making a socket");
+        setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    }
+    return err_set(e, ERR_BUSY, "no data port is free on %s (--data-listen names another)",
+                   l->config.address);
+}
+
+/* ---- peers ---- */
+
+static void peer_close(struct data_listener *l, struct pending *p)
+{
+    io_drop(&p->fd);
+    pthread_mutex_lock(&l->lock);
+    l->strangers++;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static void peers_accept(struct data_listener *l)
+{
+    for (;;) {
+        struct pending *place = &l->pending[0];
+        int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+        if (fd < 0)
+            return;
+        for (size_t i = 0; i < LISTENER_PENDING && place->fd >= 0; i++)
+            if (l->pending[i].fd < 0 || l->pending[i].since_ms < place->since_ms)
+                place = &l->pending[i];
+        if (place->fd >= 0)
+            peer_close(l, place);
+        *place = (struct pending){ .fd = fd, .since_ms = io_clock_ms() };
+    }
+}
+
+/* Burn the number: whatever comes of this peer, it is not expected again. */
+static bool take_expected(struct data_listener *l, uint32_t connection)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&l->lock);
+    for (size_t i = 0; i < LISTENER_EXPECTED_MAX; i++)
+        if (l->expected[i] == connection && connection != 0) {
+            l->expected[i] = 0;
+            found = true;
+        }
+    pthread_mutex_unlock(&l->lock);
+    return found;
+}
+
+/* A whole M1 is here.  0 when the peer is proved and handed on. */
+static int peer_answer(struct data_listener *l, struct pending *p)
+{
+    struct handshake_choice choice;
+    struct handshake_offer offer;
+    struct handshake_keys keys;
+    uint8_t m2[HANDSHAKE_M2_BYTES];
+    struct err e;
+    int rc = -1;
+
+    if (handshake_read_m1(l->config.secret, p->m1, &offer, &e) != 0 ||
+        !take_expected(l, offer.connection) ||
+        handshake_choose(&offer, l->config.aead_set, l->config.mode_set, &choice, &e) != 0 ||
+        handshake_answer(l->config.secret, p->m1, &choice, m2, &keys, &e) != 0)
+        return -1;
+    data_socket_tune(p->fd);
+    if (io_write_all(p->fd, m2, sizeof m2, &e) == 0)
+        rc = l->config.proved(l->config.context, p->fd, &keys);
+    if (rc == 0)
+        p->fd = -1;
+    handshake_keys_wipe(&keys);
+    return rc;
+}
+
+static void peer_hear(struct data_listener *l, struct pending *p)
+{
+    ssize_t n = read(p->fd, p->m1 + p->count, sizeof p->m1 - p->count);
+
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    if (n > 0)
+        p->count += (size_t)n;
+    if (n <= 0 || (p->count == sizeof p->m1 && peer_answer(l, p) != 0))
+        peer_close(l, p);
+}
+
+static void *listener_main(void *context)
+{
+    struct data_listener *l = context;
+    struct pollfd fds[2 + LISTENER_PENDING];
+
+    for (;;) {
+        uint64_t now;
+        bool ending;
+
+        fds[0] = (struct pollfd){ .fd = l->wake_fd[0], .events = POLLIN };
+        fds[1] = (struct pollfd){ .fd = l->fd, .events = POLLIN };
+        for (size_t i = 0; i < LISTENER_PENDING; i++)
+            fds[2 + i] = (struct pollfd){ .fd = l->pending[i].fd, .events = POLLIN };
+        poll(fds, ARRAY_COUNT(fds), 1000);
+        pthread_mutex_lock(&l->lock);
+        ending = l->ending;
+        pthread_mutex_unlock(&l->lock);
+        if (ending)
+            return NULL;
+        now = io_clock_ms();
+        for (size_t i = 0; i < LISTENER_PENDING; i++) {
+            struct pending *p = &l->pending[i];
+
+            if (p->fd < 0)
+                continue;
+            if (fds[2 + i].revents != 0)
+                peer_hear(l, p);
+            if (p->fd >= 0 && now - p->since_ms > HANDSHAKE_MS)
+                peer_close(l, p);
+        }
+        if (fds[1].revents != 0)
+            peers_accept(l);
+    }
+}
+
+/* ---- life ---- */
+
+int data_listener_new(struct data_listener **out, const struct data_listener_config *config,
+                      struct err *e)
+{
+    struct data_listener *l = calloc(1, sizeof *l);
+
+    if (l == NULL)
+        return err_sys(e, "getting memory for the data port");
+    l->config = *config;
+    l->fd = l->wake_fd[0] = l->wake_fd[1] = -1;
+    for (size_t i = 0; i < LISTENER_PENDING; i++)
+        l->pending[i].fd = -1;
+    pthread_mutex_init(&l->lock, NULL);
+    if (listen_on(l, e) != 0)
+        goto fail;
+    if (pipe2(l->wake_fd, O_CLOEXEC) != 0) {
+        err_sys(e, "making a pipe");
+        goto fail;
+    }
+    if (thread_start(&l->thread, listener_main, l, e) != 0)
+        goto fail;
+    *out = l;
+    return 0;
+
+fail:
+    io_drop(&l->fd);
+    io_drop(&l->wake_fd[0]);
+    io_drop(&l->wake_fd[1]);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+    return -1;
+}
+
+void data_listener_free(struct data_listener *l)
+{
+    if (l == NULL)
+        return;
+    pthread_mutex_lock(&l->lock);
+    l->ending = true;
+    pthread_mutex_unlock(&l->lock);
+    io_drop(&l->wake_fd[1]); /* the thread's poll ends */
+    pthread_join(l->thread, NULL);
+    for (size_t i = 0; i < LISTENER_PENDING; i++)
+        io_drop(&l->pending[i].fd);
+    io_drop(&l->fd);
+    io_drop(&l->wake_fd[0]);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+uint16_t data_listener_port(const struct data_listener *l)
+{
+    return l->port;
+}
+
+void data_listener_expect(struct data_listener *l, uint32_t connection)
+{
+    pthread_mutex_lock(&l->lock);
+    for (size_t i = 0; i < LISTENER_EXPECTED_MAX; i++)
+        if (l->expected[i] == 0) {
+            l->expected[i] = connection;
+            break;
+        }
+    pthread_mutex_unlock(&l->lock);
+}
+
+void data_listener_forget(struct data_listener *l, uint32_t connection)
+{
+    take_expected(l, connection);
+}
+
+uint64_t data_listener_strangers(struct data_listener *l)
+{
+    uint64_t n;
+
+    pthread_mutex_lock(&l->lock);
+    n = l->strangers;
+    pthread_mutex_unlock(&l->lock);
+    return n;
+}

@@ -1,0 +1,69 @@
+/*
+ * The disks of one VM, from a source end to their sinks: several at once, each over its own TCP
+ * connection or all over SSH, re-opened from the last verified block when a connection dies.
+ */
+#ifndef RECEIVER_STREAM_TRANSFER_H
+#define RECEIVER_STREAM_TRANSFER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "protocol/base/err.h"
+#include "protocol/stream/sink_walk.h"
+
+struct agent_session;
+struct hole_map;
+
+enum transfer_channel { CHANNEL_AUTO, CHANNEL_TCP, CHANNEL_SSH };
+
+enum {
+    TRANSFER_WINDOW_BYTES = 8 << 20, /* data under way for each disk */
+    TRANSFER_REOPENINGS_MAX = 64,    /* of one disk */
+};
+
+struct transfer_disk {
+    /* given */
+    const char *name; /* for messages: scsi0:0 */
+    const char *path; /* for the source end */
+    uint64_t capacity_bytes;
+    const struct hole_map *holes; /* what a map of the host claims; NULL: none.  Borrowed */
+    struct sink *sink;            /* borrowed */
+    /* found */
+    struct sink_totals totals;
+    struct digest root;
+    uint64_t allocated_bytes;
+    bool over_tcp;    /* how its last opening went */
+    bool holes_wrong; /* the map claimed a hole that holds data */
+    bool done;
+    uint64_t ms;
+    struct err why;   /* of the disk that failed */
+};
+
+struct transfer_options {
+    enum transfer_channel channel;
+    uint8_t compress;    /* as in stream_open */
+    uint64_t rate_bytes; /* for all disks together; 0: no bound */
+    bool full;
+    void *context;
+    /*
+     * The control connection is dead: end the session in *a (it is NULL afterwards or a fresh one).
+     * 0 with a new session, or -1: the run is over.  NULL: never.
+     */
+    int (*renew)(void *context, struct agent_session **a, const struct err *why, struct err *e);
+    /* About every 200 ms; -1 ends the transfer with this error (a stop, a room guard).  May be NULL. */
+    int (*watch)(void *context, struct err *e);
+    /* About every 200 ms for each disk under way, and once when it is done.  May be NULL. */
+    void (*progress)(void *context, const struct transfer_disk *disk);
+    /* A line for the user: a fall-back, a re-opening, a wrong map.  May be NULL. */
+    void (*notice)(void *context, const struct transfer_disk *disk, const char *text);
+};
+
+/*
+ * Run all disks.  *a may be replaced by renew.  0 when all are done; -1 with the first failure (the
+ * disk's name in front) after all others were stopped.
+ */
+int transfer_run(struct agent_session **a, struct transfer_disk *disks, size_t count,
+                 const struct transfer_options *options, struct err *e);
+
+#endif

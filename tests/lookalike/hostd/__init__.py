@@ -1,0 +1,1 @@
+"""What plays the ESXi host's management daemon in the look-alike: see ../README.md."""

@@ -1,0 +1,175 @@
+#include "tests/unit/stream/memory_disk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "protocol/base/checked.h"
+#include "protocol/base/err.h"
+
+static bool grain_is_hole(struct memory_source *m, uint64_t at)
+{
+    uint64_t n = min_u64(m->grain, m->source.capacity_bytes - at);
+
+    return at == m->lie_at || block_is_zero(m->bytes + at, n);
+}
+
+static int extent_at(struct source *s, uint64_t offset, struct extent *out, struct err *e)
+{
+    struct memory_source *m = (struct memory_source *)s;
+    uint64_t at = offset;
+    bool hole;
+
+    (void)e;
+    *out = (struct extent){ offset, s->capacity_bytes - offset, EXTENT_DATA };
+    if (m->grain == 0)
+        return 0;
+    at -= at % m->grain;
+    hole = grain_is_hole(m, at);
+    do
+        at += m->grain;
+    while (at < s->capacity_bytes && grain_is_hole(m, at) == hole);
+    out->kind = hole ? EXTENT_ZERO : EXTENT_DATA;
+    out->length_bytes = min_u64(at, s->capacity_bytes) - offset;
+    return 0;
+}
+
+static int read_some(struct source *s, uint64_t offset, void *out, size_t count, struct err *e)
+{
+    struct memory_source *m = (struct memory_source *)s;
+
+    if (offset + count > s->capacity_bytes)
+        abort();
+    if (m->fail_at >= offset && m->fail_at < offset + count)
+        return err_set(e, ERR_SOURCE, "bad sector");
+    memcpy(out, m->bytes + offset, count);
+    __atomic_add_fetch(&m->reads, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&m->bytes_read, count, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static void close_nothing(struct source *s)
+{
+    (void)s;
+}
+
+static const struct source_ops source_ops = { extent_at, read_some, close_nothing };
+
+void memory_source_init(struct memory_source *m, uint8_t *bytes, uint64_t capacity, uint64_t grain)
+{
+    *m = (struct memory_source){ .bytes = bytes,
+                                 .grain = grain,
+                                 .lie_at = UINT64_MAX,
+                                 .fail_at = UINT64_MAX };
+    m->source.ops = &source_ops;
+    m->source.capacity_bytes = m->source.allocated_bytes = capacity;
+    m->source.flags = grain != 0 ? SOURCE_HOLES_CLAIMED : 0;
+}
+
+static int sink_held(struct sink *s, uint64_t offset, uint64_t limit, struct digest *digests,
+                     size_t room, struct held *out, struct err *e)
+{
+    struct memory_sink *m = (struct memory_sink *)s;
+    uint64_t first = offset / s->block_bytes, count = block_count_of(limit, s->block_bytes), n = 0;
+
+    (void)e;
+    *out = (struct held){ offset, limit, HELD_UNKNOWN };
+    if (!m->known)
+        return 0;
+    if (digest_is_zero(&m->digests[first])) {
+        while (n < count && digest_is_zero(&m->digests[first + n]))
+            n++;
+        out->kind = HELD_ZERO;
+    } else {
+        while (n < count && n < room && !digest_is_zero(&m->digests[first + n])) {
+            digests[n] = m->digests[first + n];
+            n++;
+        }
+        out->kind = HELD_DIGESTS;
+    }
+    out->length_bytes = min_u64(n * s->block_bytes, limit);
+    return 0;
+}
+
+static int place(struct memory_sink *m, uint64_t offset, uint64_t length, struct err *e)
+{
+    if (offset != m->position || offset + length > m->sink.capacity_bytes)
+        return err_set(e, ERR_SYSTEM, "out of order");
+    if (m->fail_at >= offset && m->fail_at < offset + length)
+        return err_set(e, ERR_SPACE, "no room");
+    m->position += length;
+    return 0;
+}
+
+static int sink_same(struct sink *s, uint64_t offset, uint64_t length, struct err *e)
+{
+    struct memory_sink *m = (struct memory_sink *)s;
+
+    m->same += length;
+    return place(m, offset, length, e);
+}
+
+static int sink_zero(struct sink *s, uint64_t offset, uint64_t length, struct err *e)
+{
+    struct memory_sink *m = (struct memory_sink *)s;
+
+    if (place(m, offset, length, e) != 0)
+        return -1;
+    m->zero += length;
+    memset(m->bytes + offset, 0, length);
+    return 0;
+}
+
+static int sink_data(struct sink *s, const struct sink_block *b, struct err *e)
+{
+    struct memory_sink *m = (struct memory_sink *)s;
+
+    if (place(m, b->offset_bytes, b->plain_bytes, e) != 0)
+        return -1;
+    m->data += b->plain_bytes;
+    memcpy(m->bytes + b->offset_bytes, b->plain, b->plain_bytes);
+    return 0;
+}
+
+static int sink_end(struct sink *s, const struct digest *root, struct err *e)
+{
+    struct memory_sink *m = (struct memory_sink *)s;
+
+    (void)e;
+    m->ended = true;
+    m->root = *root;
+    return 0;
+}
+
+static void sink_close(struct sink *s)
+{
+    (void)s;
+}
+
+static const struct sink_ops sink_ops = { sink_held, sink_same, sink_zero,
+                                          sink_data, sink_end,  sink_close };
+
+void memory_sink_init(struct memory_sink *m, uint8_t *bytes, uint64_t capacity, uint32_t block)
+{
+    *m = (struct memory_sink){ .bytes = bytes, .fail_at = UINT64_MAX };
+    m->sink.ops = &sink_ops;
+    m->sink.capacity_bytes = capacity;
+    m->sink.block_bytes = block;
+    for (size_t i = 0; i < sizeof m->sink.secret.b; i++)
+        m->sink.secret.b[i] = (uint8_t)(i * 37 + 11);
+    m->digests = calloc(block_count_of(capacity, block), sizeof *m->digests);
+}
+
+void memory_sink_learn(struct memory_sink *m)
+{
+    uint64_t capacity = m->sink.capacity_bytes, block = m->sink.block_bytes;
+
+    for (uint64_t at = 0; at < capacity; at += block)
+        m->digests[at / block] =
+            digest_of(&m->sink.secret, m->bytes + at, min_u64(block, capacity - at));
+    m->known = true;
+}
+
+void memory_sink_free(struct memory_sink *m)
+{
+    free(m->digests);
+}

@@ -1,0 +1,41 @@
+/* A disk in memory as source, and a store in memory as sink. */
+#ifndef TESTS_UNIT_STREAM_MEMORY_DISK_H
+#define TESTS_UNIT_STREAM_MEMORY_DISK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "protocol/block/source.h"
+#include "protocol/stream/sink.h"
+
+struct memory_source {
+    struct source source;
+    uint8_t *bytes;
+    uint64_t grain;        /* holes are claimed in units of this; 0: none claimed */
+    uint64_t lie_at;       /* this grain is claimed to be a hole though it is not; UINT64_MAX: none */
+    uint64_t fail_at;      /* reads that touch this byte fail; UINT64_MAX: none */
+    uint64_t reads, bytes_read;
+};
+
+/* The source borrows bytes; closing it frees nothing. */
+void memory_source_init(struct memory_source *m, uint8_t *bytes, uint64_t capacity, uint64_t grain);
+
+struct memory_sink {
+    struct sink sink;
+    uint8_t *bytes;           /* what the store holds */
+    struct digest *digests;
+    bool known;               /* digests are told */
+    uint64_t fail_at;         /* storing this byte fails; UINT64_MAX: none */
+    uint64_t same, zero, data; /* bytes of each kind */
+    uint64_t position;
+    bool ended;
+    struct digest root;
+};
+
+void memory_sink_init(struct memory_sink *m, uint8_t *bytes, uint64_t capacity, uint32_t block);
+/* Make the digests what the bytes say. */
+void memory_sink_learn(struct memory_sink *m);
+void memory_sink_free(struct memory_sink *m);
+
+#endif
