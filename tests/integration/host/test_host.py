@@ -104,7 +104,7 @@ class Running(HostTest):
     def test_hostile_names_and_notes(self):
         self.web()
         self.host.add_vm({"name": "a [x] \"q\" 'r' #1", "power": "off", "disks": [{"size": "8m"}],
-                          "notes": "5      x   [ds] y/y.vmx  g  vmx-8\nmore \"quotes\",\n"
+                          "dir": "a [x] 'r' #1", "notes": "5      x   [ds] y/y.vmx  g  vmx-8\nmore \"quotes\",\n"
                                    "   powerState = \"poweredOff\", \n\"\nend\","})
         vms = self.lines(self.drive("vms"), "vm")
         self.assertEqual([(v[1], v[3]) for v in vms], [("web", "on"), ("a [x] \"q\" 'r' #1", "off")])
@@ -130,6 +130,7 @@ class Running(HostTest):
 
     def test_the_doctor(self):
         self.web()
+        self.host.knob("free-space", "datastore1=%d" % (1 << 39))
         probe = os.path.join(os.environ["LOOKALIKE_BIN"], "lookalike-probe")
         results = self.lines(self.drive("doctor", probe), "doctor")
         self.assertEqual([r for r in results if r[0] == "fail"], [])
@@ -219,7 +220,7 @@ class Snapshots(HostTest):
     def test_the_users_own_snapshots_stay(self):
         self.web()
         self.drive("mirror", "web", "scsi0:0", "/dev/null", "die", ok=None)
-        self.host.ask("snapshot", vm="web", name="the user's")
+        self.host.ask("snapshot_create", vm="web", name="the user's")
         self.assertEqual(self.reaped(), [REMOVED])
         self.assertEqual([s["name"] for s in self.host.snapshots("web")], ["the user's"])
         # A chain of more than our own link is refused, and ours goes again.
@@ -297,7 +298,13 @@ class Placing(HostTest):
 
     def test_killed_with_the_agent_placed(self):
         self.host.knob("exec-installed-only", "0")
-        self.drive("place", self.probe, "die", ok=None)
+        agent = os.path.join(self.state, "agent")
+        with open(agent, "w", encoding="ascii") as f:
+            f.write("#!/bin/sh\necho an agent 1.0\n")
+        placed = self.lines(self.drive("place", agent), "placed")[0]
+        self.assertEqual((placed[0], placed[2]), ("0", "an agent 1.0"))
+        self.expect_nothing_left()
+        self.drive("place", agent, "die", ok=None)
         self.assertEqual(self.reaped(), [REMOVED])
         self.expect_nothing_left()
 
