@@ -159,6 +159,19 @@ char *size_text(char out[SIZE_TEXT_BYTES], uint64_t bytes)
     return out;
 }
 
+char *size_text_short(char out[SIZE_TEXT_BYTES], uint64_t bytes)
+{
+    char *blank;
+
+    size_text(out, bytes);
+    blank = strchr(out, ' ');
+    if (blank != NULL) {
+        blank[0] = bytes == 0 ? 0 : blank[1];
+        blank[1] = 0;
+    }
+    return out;
+}
+
 char *rate_text(char out[SIZE_TEXT_BYTES], uint64_t bytes, uint64_t ms)
 {
     char size[SIZE_TEXT_BYTES];

@@ -37,6 +37,8 @@ enum { SIZE_TEXT_BYTES = 24 };
 
 /* "0 B", "512 B", "1.5 KiB", "40.0 GiB": three or four digits that matter. */
 char *size_text(char out[SIZE_TEXT_BYTES], uint64_t bytes);
+/* The same for narrow columns: "0", "512B", "1.5K", "40.0G". */
+char *size_text_short(char out[SIZE_TEXT_BYTES], uint64_t bytes);
 /* "112 MiB/s" of bytes in ms milliseconds; "-" when ms is 0. */
 char *rate_text(char out[SIZE_TEXT_BYTES], uint64_t bytes, uint64_t ms);
 /* "12s", "3m05s", "2h07m", "3d04h". */

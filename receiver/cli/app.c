@@ -155,7 +155,9 @@ static int finish(struct app *app, struct err *failure, uint64_t began_ms)
     struct err e;
     int code;
 
-    if (failure->code != ERR_NONE && app->report != NULL)
+    /* A stop that a VM's result tells already is not told twice. */
+    if (failure->code != ERR_NONE && app->report != NULL &&
+        !(failure->code == ERR_STOPPED && app->result.count > 0))
         report_failure(app->report, NULL, failure);
     code = exit_code_of_run(&app->result, failure->code);
     if (app->exit_code >= 0 && code < EXIT_SIGNAL && failure->code == ERR_NONE)

@@ -8,6 +8,7 @@
 #include "receiver/cli/app.h"
 #include "receiver/cli/commands.h"
 #include "receiver/cli/connect.h"
+#include "receiver/cli/doctor_channel.h"
 #include "receiver/cli/exit_codes.h"
 #include "receiver/cli/report.h"
 #include "receiver/cli/table.h"
@@ -120,6 +121,7 @@ int cmd_doctor(struct app *app, struct err *e)
         .rule = &rule,
         .operands = o->operands + 1,
         .operand_count = o->operand_count - 1,
+        .try_channel = doctor_try_channel,
         .show = show,
         .context = app,
     };

@@ -93,26 +93,33 @@ static size_t print_json(struct app *app, const struct mirror_list *l)
     return count;
 }
 
+/* What stands out: that it is not whole, else how it came about. */
+static const char *kind_of(const struct mirror_list_item *g)
+{
+    if (g->damaged)
+        return "damaged";
+    return strcmp(g->outcome, "ok") == 0 ? g->kind : g->outcome;
+}
+
 static int add_row(struct table *t, const struct mirror_list_item *g, struct err *e)
 {
-    char number[24], time[CLOCK_TEXT_BYTES], verified[CLOCK_TEXT_BYTES], size[SIZE_TEXT_BYTES];
-    char read[SIZE_TEXT_BYTES], sent[SIZE_TEXT_BYTES], stored[SIZE_TEXT_BYTES];
+    char number[24], time[CLOCK_TEXT_BYTES], checked[SIZE_TEXT_BYTES], size[SIZE_TEXT_BYTES];
+    char read[SIZE_TEXT_BYTES], sent[SIZE_TEXT_BYTES], stored[SIZE_TEXT_BYTES], id[9];
+    int64_t age = clock_now() - g->verified;
     const char *cells[] = {
-        g->vm,
         number,
         clock_format_local(time, g->time),
-        g->damaged ? "damaged" : g->outcome,
-        g->kind,
-        size_text(size, g->size_bytes),
-        size_text(read, g->read_bytes),
-        size_text(sent, g->sent_bytes),
-        size_text(stored, g->stored_bytes),
-        g->verified != 0 ? clock_format_local(verified, g->verified) : NULL,
+        kind_of(g),
+        size_text_short(size, g->size_bytes),
+        size_text_short(read, g->read_bytes),
+        size_text_short(sent, g->sent_bytes),
+        size_text_short(stored, g->stored_bytes),
+        g->verified != 0 ? duration_text(checked, age > 0 ? (uint64_t)age : 0) : NULL,
+        id,
     };
 
     snprintf(number, sizeof number, "%llu", (unsigned long long)g->number);
-    if (g->verified != 0)
-        verified[10] = 0; /* the day alone */
+    snprintf(id, sizeof id, "%.8s", g->id);
     return table_row(t, cells, e);
 }
 
@@ -126,47 +133,67 @@ static void print_exceptions(const struct mirror_list_item *g)
         const struct mirror_list_disk *d = &g->disks[i];
 
         if (d->damaged_blocks > 0)
-            printf("%s@%llu: %s has lost %llu blocks\n", vm, (unsigned long long)g->number, d->slot,
+            printf("  %s@%llu: %s has lost %llu blocks\n", vm, (unsigned long long)g->number, d->slot,
                    (unsigned long long)d->damaged_blocks);
         if (d->of_generation == 0)
-            printf("%s@%llu: %s was left out and has never been mirrored\n", vm,
+            printf("  %s@%llu: %s was left out and has never been mirrored\n", vm,
                    (unsigned long long)g->number, d->slot);
         else if (d->of_generation != g->number)
-            printf("%s@%llu: %s was left out and is that of generation %llu\n", vm,
+            printf("  %s@%llu: %s was left out and is that of generation %llu\n", vm,
                    (unsigned long long)g->number, d->slot, (unsigned long long)d->of_generation);
     }
 }
 
-static int print_table(struct app *app, const struct mirror_list *l, size_t *count, struct err *e)
+/* The generations of one VM: items from first on that lie in the same folder.  Sets *end. */
+static int print_vm(const struct mirror_list *l, size_t first, size_t *end, struct err *e)
 {
     static const struct table_column columns[] = {
-        { "VM", false, true },     { "GEN", true, false },  { "TIME", false, false },
-        { "STATE", false, false }, { "KIND", false, false }, { "SIZE", true, false },
-        { "READ", true, false },   { "SENT", true, false }, { "STORED", true, false },
-        { "VERIFIED", false, true },
+        { "GEN", true, false },  { "TIME", false, false },   { "KIND", false, false },
+        { "SIZE", true, false }, { "READ", true, false },    { "SENT", true, false },
+        { "STORED", true, false }, { "CHECKED", true, false }, { "ID", false, false },
     };
+    const struct mirror_list_item *g = mirror_list_at(l, first);
+    char vm[512], host[256];
     struct table *t = NULL;
+    size_t i;
     int rc = -1;
 
-    if (table_new(&t, columns, 10, e) != 0)
+    if (table_new(&t, columns, 9, e) != 0)
         goto out;
-    for (size_t i = 0; i < mirror_list_count(l); i++) {
-        if (!wanted(app, mirror_list_at(l, i)))
-            continue;
-        (*count)++;
+    for (i = first; i < mirror_list_count(l); i++) {
+        if (strcmp(mirror_list_at(l, i)->folder, g->folder) != 0)
+            break;
         if (add_row(t, mirror_list_at(l, i), e) != 0)
             goto out;
     }
-    table_print(t, stdout, app_columns(), 0);
-    for (size_t i = 0; i < mirror_list_count(l); i++) {
-        if (wanted(app, mirror_list_at(l, i)))
-            print_exceptions(mirror_list_at(l, i));
-    }
+    utf8_show(vm, sizeof vm, g->vm_now);
+    utf8_show(host, sizeof host, g->host);
+    g = mirror_list_at(l, i - 1);
+    printf("%s on %s, %zu disk%s\n", vm, host, g->disk_count, g->disk_count == 1 ? "" : "s");
+    table_print(t, stdout, app_columns(), 2);
+    for (*end = i, i = first; i < *end; i++)
+        print_exceptions(mirror_list_at(l, i));
     rc = 0;
 
 out:
     table_free(t);
     return rc;
+}
+
+static int print_tables(struct app *app, const struct mirror_list *l, size_t *count, struct err *e)
+{
+    for (size_t i = 0, end = 0; i < mirror_list_count(l); i = end) {
+        if (!wanted(app, mirror_list_at(l, i))) {
+            end = i + 1;
+            continue;
+        }
+        if (*count > 0)
+            printf("\n");
+        if (print_vm(l, i, &end, e) != 0)
+            return -1;
+        *count += end - i;
+    }
+    return 0;
 }
 
 int cmd_list(struct app *app, struct err *e)
@@ -194,7 +221,7 @@ int cmd_list(struct app *app, struct err *e)
     }
     if (o->json)
         count = print_json(app, l);
-    else if (print_table(app, l, &count, e) != 0)
+    else if (print_tables(app, l, &count, e) != 0)
         goto out;
     if (count == 0 && problems == 0)
         log_note("%s holds no mirrors yet", o->mirror);

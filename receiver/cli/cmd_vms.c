@@ -62,19 +62,6 @@ static void put_vm(struct json *j, const struct vm *vm)
     json_close(j);
 }
 
-/* "40.0 GiB" as "40.0G", for a narrow column. */
-static void brief(char out[SIZE_TEXT_BYTES], uint64_t bytes)
-{
-    char *blank;
-
-    size_text(out, bytes);
-    blank = strchr(out, ' ');
-    if (blank != NULL) {
-        blank[0] = blank[1];
-        blank[1] = 0;
-    }
-}
-
 static int add_row(struct table *t, const struct vm *vm, struct err *e)
 {
     char id[16], cpus[16], memory[SIZE_TEXT_BYTES], disks[96], snapshots[24];
@@ -86,9 +73,9 @@ static int add_row(struct table *t, const struct vm *vm, struct err *e)
 
     snprintf(id, sizeof id, "%u", vm->vmid);
     snprintf(cpus, sizeof cpus, "%u", vm->cpus);
-    brief(memory, vm->memory_bytes);
-    brief(whole, provisioned(vm));
-    brief(used, vm->committed_bytes);
+    size_text_short(memory, vm->memory_bytes);
+    size_text_short(whole, provisioned(vm));
+    size_text_short(used, vm->committed_bytes);
     snprintf(disks, sizeof disks, "%zu: %s/%s", vm->disks.count, whole, used);
     snprintf(snapshots, sizeof snapshots, "%zu", vm->snapshots);
     return table_row(t, cells, e);

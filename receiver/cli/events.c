@@ -50,7 +50,7 @@ static void vm_end(void *context, const struct vm_result *v)
         app_failure(app, v->vm, &v->why);
     else if (v->why.code != ERR_NONE)
         log_warning("%s: %s", v->vm, v->why.text);
-    if (v->cleanup_left)
+    if (v->cleanup_left && v->why.code == ERR_NONE)
         log_warning("%s: something of ours is still on the host; vmferry cleanup removes it", v->vm);
 }
 

@@ -173,6 +173,18 @@ static void take_rates(struct shown_disk *d, uint64_t now)
     d->rates_known = true;
 }
 
+/* Of an ended disk the rates of the whole time are told. */
+static void final_rates(struct shown_disk *d, uint64_t now)
+{
+    double seconds = (double)(now - d->began_ms) / 1000;
+
+    if (now == d->began_ms)
+        return;
+    d->read_rate = (double)d->read / seconds;
+    d->sent_rate = (double)d->sent / seconds;
+    d->rates_known = true;
+}
+
 static struct progress_line line_of(const struct shown_disk *d)
 {
     struct progress_line l = {
@@ -351,7 +363,10 @@ void progress_disk(struct progress *p, const struct disk_progress *news)
         d->sent = news->sent_bytes;
         d->same = news->same_bytes;
         d->ended = news->ended;
-        take_rates(d, now);
+        if (ended_now)
+            final_rates(d, now);
+        else if (!d->ended)
+            take_rates(d, now);
         began = d->began_ms;
         tell = ended_now || d->status_ms == 0 || now - d->status_ms >= STATUS_MS;
         if (tell)

@@ -134,8 +134,8 @@ void report_progress(struct report *r, const struct disk_progress *p, uint64_t m
 {
     if (!r->o.json || r->o.list_like || !object_begin(r, "status"))
         return;
-    json_text(&r->json, "vm", p->vm);
-    json_text(&r->json, "disk", p->disk);
+    json_text(&r->json, "vm", p->vm[0] != 0 ? p->vm : NULL);
+    json_text(&r->json, "disk", p->disk[0] != 0 ? p->disk : NULL);
     if (p->what != NULL)
         json_text(&r->json, "step", p->what);
     json_number(&r->json, "done", p->done_bytes);
@@ -286,10 +286,13 @@ static void people_vm(FILE *out, const struct vm_result *v, unsigned width, bool
 
     utf8_show(name, sizeof name, v->vm);
     fprintf(out, "%s: ", name);
-    if (v->outcome == OUTCOME_OK && dry_run)
-        fprintf(out, "would be done");
-    else
-        fputs(vm_outcome_name(v->outcome), out);
+    if (dry_run && (v->outcome == OUTCOME_OK || v->outcome == OUTCOME_SKIPPED)) {
+        fprintf(out, "nothing was done (dry run)\n");
+        return;
+    }
+    fputs(vm_outcome_name(v->outcome), out);
+    if (exit_code_of_vm(v) != EXIT_OK)
+        fprintf(out, " (%d)", exit_code_of_vm(v));
     if (v->generation > 0)
         fprintf(out, ", generation %llu", (unsigned long long)v->generation);
     if (consistency != NULL)
@@ -302,11 +305,9 @@ static void people_vm(FILE *out, const struct vm_result *v, unsigned width, bool
     if (v->ms > 0)
         fprintf(out, ", %s", duration_text(time, (v->ms + 500) / 1000));
     fputc('\n', out);
-    if (v->outcome != OUTCOME_OK || v->cleanup_left) {
-        utf8_show(why, sizeof why, v->why.text);
-        if (v->why.code != ERR_NONE)
-            fprintf(out, "  %s\n", why);
-    }
+    /* Why it failed stands on standard error; what was done to its disks came to nothing. */
+    if (v->outcome == OUTCOME_FAILED || v->outcome == OUTCOME_SKIPPED)
+        return;
     for (size_t i = 0; i < v->disk_count; i++) {
         if (!v->disks[i].left_out)
             continue;
@@ -320,11 +321,12 @@ static void people_vm(FILE *out, const struct vm_result *v, unsigned width, bool
 
 void report_people(FILE *out, const struct run_result *result, unsigned width, bool dry_run)
 {
-    size_t counts[4] = { 0 };
+    size_t counts[4] = { 0 }, left = 0;
 
     for (size_t i = 0; i < result->count; i++) {
         people_vm(out, &result->vms[i], width, dry_run);
         counts[result->vms[i].outcome]++;
+        left += result->vms[i].cleanup_left;
     }
     if (result->count < 2)
         return;
@@ -334,6 +336,8 @@ void report_people(FILE *out, const struct run_result *result, unsigned width, b
             fprintf(out, "%s %zu %s", shown++ > 0 ? "," : "", counts[o],
                     vm_outcome_name((enum vm_outcome)o));
     }
+    if (left > 0)
+        fprintf(out, "; clean-up is incomplete for %zu", left);
     fputc('\n', out);
 }
 

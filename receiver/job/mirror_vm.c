@@ -53,7 +53,6 @@ static void long_work(void *context, const char *what, uint64_t done, uint64_t t
 
 static void step(struct work *w, const char *what)
 {
-    log_info("%s: %s", w->job->vm->name, what);
     if (w->job->events->step != NULL)
         w->job->events->step(w->job->events->context, w->job->vm->name, what);
 }
@@ -162,7 +161,6 @@ static void tell_plan(struct work *w)
                      : w->read.read_path == READ_PATH_AGENT   ? " by the agent"
                                                               : "",
                      w->first || o->full ? "nothing: all is sent" : "digests");
-        log_info("%s: %s", w->job->vm->name, line);
         if (w->job->events->plan != NULL)
             w->job->events->plan(w->job->events->context, w->job->vm->name, line);
     }

@@ -31,7 +31,6 @@ enum {
 
 static void step(struct vm_read *r, const char *what)
 {
-    log_info("%s: %s", r->vm->name, what);
     if (r->events->step != NULL)
         r->events->step(r->events->context, r->vm->name, what);
 }

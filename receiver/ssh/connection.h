@@ -105,8 +105,9 @@ struct connection {
     uint64_t sent_bytes;      /* given to the queue */
     uint64_t received_bytes;
     uint64_t received_at_ms;
-    uint64_t alive_asked_at_ms; /* keep-alive under way since; 0: none */
-    uint64_t alive_asked_bytes; /* received_bytes then */
+    uint64_t alive_since_ms;     /* we want a sign of life, or have asked for it, since; 0: no */
+    bool alive_asked;
+    uint64_t alive_before_bytes; /* received_bytes then */
     struct channel *opening;
     unsigned keepalive_ms;
     unsigned silence_ms;

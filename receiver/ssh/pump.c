@@ -12,6 +12,7 @@
 enum {
     IDLE_POLL_MS = 1000, /* how often timers are looked at when nothing happens */
     DOUBT_POLL_MS = 20,  /* libssh2 wants to send and the queue is empty: should not be */
+    ASK_DELAY_MS = 3000, /* that libssh2 may take to send a keep-alive */
     GOODBYE_MS = 500     /* for the last words of a connection that is closed in order */
 };
 
@@ -102,38 +103,49 @@ static void write_network(struct connection *c)
     die_of(c, LIBSSH2_ERROR_SOCKET_SEND, "sending to the host");
 }
 
-static void check_life(struct connection *c)
+/*
+ * Ask the host for a sign of life.  libssh2 counts in whole seconds, asks at most every second one, and
+ * sends nothing while keys are exchanged; so only bytes that went out count as having asked.
+ */
+static void ask_life(struct connection *c, uint64_t now)
 {
-    uint64_t now = io_clock_ms();
-    struct err why;
-    uint64_t sent;
+    uint64_t sent = c->sent_bytes;
     int next;
-    int rc;
+    int rc = libssh2_keepalive_send(c->session, &next);
 
-    if (c->alive_asked_at_ms != 0 && c->received_bytes != c->alive_asked_bytes)
-        c->alive_asked_at_ms = 0;
-    if (c->alive_asked_at_ms != 0) {
-        if (now - c->alive_asked_at_ms < c->silence_ms)
-            return;
-        err_set(&why, ERR_NETWORK, "the host has been silent for %llu seconds",
-                (unsigned long long)(now - c->received_at_ms) / 1000);
-        why.os = ETIMEDOUT;
-        pump_die(c, &why);
-        return;
-    }
-    if (now - c->received_at_ms < c->keepalive_ms)
-        return;
-    sent = c->sent_bytes;
-    rc = libssh2_keepalive_send(c->session, &next);
     if (rc != 0 && rc != LIBSSH2_ERROR_EAGAIN) {
         die_of(c, rc, "keeping the connection alive");
         return;
     }
-    /* It counts in whole seconds and asks at most every second one. */
     if (c->sent_bytes == sent)
         return;
-    c->alive_asked_at_ms = now;
-    c->alive_asked_bytes = c->received_bytes;
+    c->alive_asked = true;
+    c->alive_since_ms = now;
+}
+
+static void check_life(struct connection *c)
+{
+    uint64_t now = io_clock_ms();
+    struct err why;
+
+    if (c->alive_since_ms != 0 && c->received_bytes != c->alive_before_bytes) {
+        c->alive_since_ms = 0;
+        c->alive_asked = false;
+    }
+    if (c->alive_since_ms == 0) {
+        if (now - c->received_at_ms < c->keepalive_ms)
+            return;
+        c->alive_since_ms = now;
+        c->alive_before_bytes = c->received_bytes;
+    }
+    if (!c->alive_asked)
+        ask_life(c, now);
+    if (now - c->alive_since_ms < c->silence_ms + (c->alive_asked ? 0 : ASK_DELAY_MS))
+        return;
+    err_set(&why, ERR_NETWORK, "the host has been silent for %llu seconds",
+            (unsigned long long)(now - c->received_at_ms) / 1000);
+    why.os = ETIMEDOUT;
+    pump_die(c, &why);
 }
 
 static int poll_time(struct connection *c, bool busy)

@@ -252,6 +252,21 @@ static int prefer(struct connection *c, int method, const char *list, struct err
     return rc == 0 ? 0 : err_set(e, ERR_SYSTEM, "libssh2 refuses its own algorithms (%d)", rc);
 }
 
+static void set_callbacks(LIBSSH2_SESSION *session)
+{
+#if LIBSSH2_VERSION_NUM >= 0x010b01
+    libssh2_session_callback_set2(session, LIBSSH2_CALLBACK_SEND, (libssh2_cb_generic *)queue_send);
+    libssh2_session_callback_set2(session, LIBSSH2_CALLBACK_RECV, (libssh2_cb_generic *)counted_recv);
+#else
+/* Older ones take functions as void *, which ISO C does not know. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
+    libssh2_session_callback_set(session, LIBSSH2_CALLBACK_SEND, (void *)queue_send);
+    libssh2_session_callback_set(session, LIBSSH2_CALLBACK_RECV, (void *)counted_recv);
+#pragma GCC diagnostic pop
+#endif
+}
+
 int session_open(struct connection *c, const struct ssh_options *o, const char *host_key_types,
                  struct err *e)
 {
@@ -264,15 +279,7 @@ int session_open(struct connection *c, const struct ssh_options *o, const char *
     c->session = libssh2_session_init_ex(wiping_alloc, wiping_free, wiping_realloc, c);
     if (c->session == NULL)
         return err_set(e, ERR_SYSTEM, "no memory for a session");
-#ifdef __GNUC__
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpedantic" /* libssh2 takes functions as void * */
-#endif
-    libssh2_session_callback_set(c->session, LIBSSH2_CALLBACK_SEND, (void *)queue_send);
-    libssh2_session_callback_set(c->session, LIBSSH2_CALLBACK_RECV, (void *)counted_recv);
-#ifdef __GNUC__
-#pragma GCC diagnostic pop
-#endif
+    set_callbacks(c->session);
     libssh2_session_set_blocking(c->session, 0);
     if (prefer(c, LIBSSH2_METHOD_HOSTKEY, host_key_types, e) != 0 ||
         prefer(c, LIBSSH2_METHOD_CRYPT_CS, ciphers, e) != 0 ||

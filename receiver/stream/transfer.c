@@ -295,13 +295,15 @@ static int transfer_loop(struct transfer *t, struct err *e)
             }
             if (!l->disk->done)
                 left++;
-            if (l->stream != NULL)
-                running = l;
         }
         if (left == 0)
             return 0;
         if (t->options->watch != NULL && t->options->watch(t->options->context, e) != 0)
             return -1;
+        /* Only now: trouble with one lane may have stopped others. */
+        for (size_t i = 0; i < t->count && running == NULL; i++)
+            if (t->lanes[i].stream != NULL)
+                running = &t->lanes[i];
         if (running != NULL)
             stream_wait(running->stream, TURN_MS, NULL);
     }

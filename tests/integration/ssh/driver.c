@@ -48,6 +48,15 @@ static const char *value_of(const char *argument, const char *name)
     return strncmp(argument, name, count) == 0 && argument[count] == '=' ? argument + count + 1 : NULL;
 }
 
+/* A descriptor that is readable at once. */
+static int cancelled(void)
+{
+    int ends[2];
+
+    CHECK(pipe(ends) == 0 && write(ends[1], "x", 1) == 1);
+    return ends[0];
+}
+
 static bool parse_option(struct given *g, const char *a)
 {
     struct ssh_options *o = &g->o;
@@ -83,6 +92,8 @@ static bool parse_option(struct given *g, const char *a)
         o->silence_ms = (unsigned)atoi(v);
     else if (strcmp(a, "--accept") == 0)
         o->accept_new_host_key = true;
+    else if (strcmp(a, "--cancel") == 0)
+        o->cancel_fd = cancelled();
     else if (strcmp(a, "--legacy") == 0)
         o->legacy = true;
     else if (strncmp(a, "--", 2) != 0 && g->word_count < 8)

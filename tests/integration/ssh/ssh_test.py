@@ -144,7 +144,8 @@ def old_libssh2():
 def test_login(top, pam_rest):
     key = f"--identity={top}/user_ecdsa"
     password = f"--password={PASSWORD}"
-    with Sshd(top, Sshd.ESX8, ("ecdsa", "rsa")) as s:
+    write(f"{top}/issue", "Authorized people only\n" * 20)
+    with Sshd(top, Sshd.ESX8 + [f"Banner {top}/issue"], ("ecdsa", "rsa")) as s:
         expect(driver(s, key, "login"), "^ok$", "esx8, ECDSA key")
         expect(driver(s, password, "login"), "^ok$", "esx8, keyboard-interactive")
         expect(driver(s, password, "--methods=4", "login"), "^auth: .*no way to log in", "password not offered")
@@ -287,13 +288,15 @@ def test_unreachable():
         port = s.getsockname()[1]
     expect(driver(port, "login"), "^network: .*refused", "nobody listens")
     expect(driver(port, "login", host="no-such-host.invalid"), "^network: .*no-such-host", "no such name")
-    for what, say, wanted in (("silent", b"", "in time"), ("no SSH", b"220 mail\r\n" * 3, "^network: "),
-                              ("hangs up", None, "^network: ")):
+    for what, say, wanted, more in (("silent", b"", "^network: .*in time", []),
+                                    ("no SSH", b"220 mail\r\n" * 3, "^network: ", []),
+                                    ("hangs up", None, "^network: ", []),
+                                    ("given up by us", b"", "^stopped: ", ["--cancel"])):
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             s.listen()
             p = subprocess.Popen([DRIVER, "--host=127.0.0.1", f"--port={s.getsockname()[1]}",
-                                  "--timeout-ms=1000", "login"], stdout=subprocess.PIPE,
+                                  "--timeout-ms=1000", *more, "login"], stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, text=True)
             peer, _ = s.accept()
             if say is None:

@@ -14,7 +14,7 @@ static struct err e;
 static int parse(const char *line)
 {
     static char text[512];
-    static char *argv[32];
+    static char *argv[64];
     int argc = 0;
     char *at = text;
 

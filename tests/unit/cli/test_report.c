@@ -202,8 +202,7 @@ static void people_read_what_was_done(void **state)
                         "web01: ok, generation 3, crash-consistent, read by agent over tcp, 1m02s\n"
                         "  DISK         SIZE      READ  CHANGED     SENT   STORED   TIME       RATE\n"
                         "  scsi0:0  40.0 GiB  12.0 GiB  700 MiB  310 MiB  700 MiB  1m00s  205 MiB/s\n"
-                        "db01: failed\n"
-                        "  the snapshot was refused\n"
+                        "db01: failed (4)\n"
                         "2 VMs: 1 ok, 1 failed\n");
     run_result_free(&result);
 }

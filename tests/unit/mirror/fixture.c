@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zstd.h>
 
@@ -31,7 +32,9 @@ static void warn(void *context, const char *text)
 void host_new(struct host *h)
 {
     *h = (struct host){ .keep = -1, .time = 1763600000 };
-    snprintf(h->dir, sizeof h->dir, "/tmp/vmferry-mirror-XXXXXX");
+    /* A file system in memory where there is one: thousands of fsyncs come. */
+    snprintf(h->dir, sizeof h->dir, "%s/vmferry-mirror-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     assert_non_null(mkdtemp(h->dir));
     snprintf(h->place, sizeof h->place, "%s/m", h->dir);
     h->vm = (struct mirror_vm){ .host_uuid = "11111111-2222-3333-4444-555555555555",
@@ -265,6 +268,32 @@ int host_run(struct host *h, struct walk *w, uint64_t *number, struct err *e)
     return rc;
 }
 
+int host_run_forked(struct host *h, unsigned long kill_at, enum fault_kind kind, int os)
+{
+    pid_t pid = fork();
+    int status;
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct walk w = { 0 };
+        struct err e = { 0 };
+        int rc;
+
+        if (kill_at > 0)
+            fault_arm(kill_at, kind, os, kind == FAULT_ERROR);
+        rc = host_run(h, &w, NULL, &e);
+        if (rc != 0 && kill_at == 0)
+            fprintf(stderr, "%s\n", e.text);
+        if (rc == 0 && kill_at > 0 && !fault_fired())
+            _exit(42);
+        _exit(rc == 0 ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (!WIFEXITED(status))
+        fail_msg("the child died of signal %d", WTERMSIG(status));
+    return WEXITSTATUS(status);
+}
+
 const char *in_mirror(const struct host *h, const char *name, const char *file)
 {
     static char paths[4][256];
@@ -300,4 +329,44 @@ void assert_image(const char *folder, const char *file, const struct disk *d)
 {
     if (!image_is(folder, file, d))
         fail_msg("%s/%s is not the disk %s", folder, file, d->slot);
+}
+
+static unsigned restores;
+
+int restore_gen(struct host *h, const char *gen, char out[128], struct err *e)
+{
+    const struct mirror_list_item *item;
+    struct mirror_list *l = NULL;
+    struct mirror_restored r;
+    int rc;
+
+    snprintf(out, 128, "%s/restored-%u", h->dir, restores++);
+    if (mirror_list_load(&l, h->place, &h->env, e) != 0)
+        return -1;
+    rc = mirror_find(l, gen, &item, NULL, e);
+    if (rc == 0)
+        rc = mirror_restore(item, out, &h->env, &r, e);
+    mirror_list_free(l);
+    return rc;
+}
+
+static void note_problem(void *context, const char *object, const char *text)
+{
+    struct problems *p = context;
+
+    if (p->count++ == 0) {
+        snprintf(p->object, sizeof p->object, "%s", object);
+        snprintf(p->text, sizeof p->text, "%s", text);
+    }
+}
+
+int check_mirror(struct host *h, const char *name, bool read_data, struct problems *p,
+                 struct err *e)
+{
+    struct mirror_check_options o = { .read_data = read_data, .problem = note_problem,
+                                      .context = p };
+    struct mirror_checked out;
+
+    *p = (struct problems){ 0 };
+    return mirror_check(in_mirror(h, name, ""), &o, &h->env, &out, e);
 }

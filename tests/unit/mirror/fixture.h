@@ -69,8 +69,8 @@ bool image_is(const char *folder, const char *file, const struct disk *d);
 /* path/to/file below the VM's folder `name`. */
 const char *in_mirror(const struct host *h, const char *name, const char *file);
 
-/* Restore generation `gen` (what a user types) and compare. */
-int restore_gen(struct host *h, const char *gen, char out[96], struct err *e);
+/* Restore what the user typed to a new folder, whose path goes to out. */
+int restore_gen(struct host *h, const char *gen, char out[128], struct err *e);
 
 /* Check of the folder; problems found are counted and the first is kept. */
 struct problems {
@@ -79,6 +79,19 @@ struct problems {
 };
 int check_mirror(struct host *h, const char *name, bool read_data, struct problems *p,
                  struct err *e);
+
+/* --- faults (fault.c) --- */
+
+enum fault_kind { FAULT_KILL, FAULT_ERROR };
+
+/* The nth system call that changes files from here on kills the process, or fails with `os`; from then
+ * on all of them do, if `for_ever`. */
+void fault_arm(unsigned long nth, enum fault_kind kind, int os, bool for_ever);
+bool fault_fired(void);
+void fault_disarm(void);
+
+/* A run in a process of its own.  The exit status: 0, 1 failed (the text is on standard error), 99 killed. */
+int host_run_forked(struct host *h, unsigned long kill_at, enum fault_kind kind, int os);
 
 void assert_ok(int rc, const struct err *e);
 

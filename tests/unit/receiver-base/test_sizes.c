@@ -149,6 +149,9 @@ static void people_see_the_digits_that_matter(void **state)
     assert_string_equal(size_text(t, UINT64_C(500) << 30), "500 GiB");
     assert_string_equal(size_text(t, UINT64_C(62) << 40), "62.0 TiB");
     assert_string_equal(size_text(t, UINT64_MAX), "16.0 EiB");
+    assert_string_equal(size_text_short(t, 0), "0");
+    assert_string_equal(size_text_short(t, 512), "512B");
+    assert_string_equal(size_text_short(t, UINT64_C(40) << 30), "40.0G");
     assert_string_equal(rate_text(t, 10u << 20, 1000), "10.0 MiB/s");
     assert_string_equal(rate_text(t, 10u << 20, 0), "-");
     assert_string_equal(duration_text(t, 0), "0s");
