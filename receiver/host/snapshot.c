@@ -296,7 +296,8 @@ static int wait_for_it(struct host *h, const struct snapshot *s, const char *tok
             return 0;
         }
         if (now - start >= limit_ms || now - quiet >= SILENT_MS) {
-            *out = ATTEMPT_OPEN;
+            /* A plain refusal on a host that does not tell its tasks is a failure like any other. */
+            *out = refused && !task.open ? ATTEMPT_FAILED : ATTEMPT_OPEN;
             if (!refused)
                 err_set(e, ERR_SOURCE, "it did not appear within %u s",
                         (unsigned)((now - start) / 1000));
