@@ -152,9 +152,7 @@ int connection_open(void *connection, struct transport **out, struct err *e)
     if (e->code == ERR_STOPPED)
         return -1;
     /* What the user has to mend must name the host, whichever layer said it. */
-    return strstr(e->text, c->target.name) != NULL
-               ? -1
-               : err_add(e, "%s", c->target.name);
+    return strstr(e->text, c->target.name) != NULL ? -1 : err_add(e, "%s", c->target.name);
 }
 
 /* ---- The session ---- */
