@@ -138,7 +138,7 @@ static int put_agent(struct vm_read *r, struct err *e)
         r->agent_placed = true;
         r->read_path = READ_PATH_AGENT;
     } else {
-        log_note("%s: %s; reading over SSH with dd, which is slower", r->vm->name, r->placed.reason);
+        log_note("%s: %s", r->vm->name, r->placed.reason);
     }
     return 0;
 }
@@ -164,9 +164,6 @@ static int take_snapshot(struct vm_read *r, struct err *e)
     r->frozen = r->snapshot->made;
     if (r->snapshot->quiesced)
         r->consistency = CONSISTENCY_QUIESCED;
-    if (r->snapshot->quiesce_problem[0] != 0)
-        log_note("%s: not quiesced (%s); the disks are as after a power cut", r->vm->name,
-                 r->snapshot->quiesce_problem);
     return 0;
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "protocol/base/bytes.h"
+#include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 
@@ -20,8 +21,8 @@ struct exchange {
     struct remote_process *p;
     const uint8_t *input; /* what is still to be sent */
     size_t input_bytes;
-    int from;             /* where more input comes from; -1: nowhere */
-    uint8_t *step;        /* STEP_BYTES, for what comes from there */
+    int from;      /* where more input comes from; -1: nowhere */
+    uint8_t *step; /* STEP_BYTES, for what comes from there */
     struct bytes *out;
     bool input_ended;
     bool out_ended;
@@ -167,19 +168,34 @@ static void one_line(const char *text, char *out, size_t room)
     out[count] = 0;
 }
 
+/* Messages of ash, dash and cat; all else is ERR_SYSTEM. */
+static enum err_code code_of(const char *errors)
+{
+    static const struct {
+        const char *text;
+        enum err_code code;
+    } known[] = {
+        { "No space left", ERR_SPACE },       { "File too large", ERR_SPACE },
+        { "nonexistent", ERR_NOT_FOUND },     { "No such file", ERR_NOT_FOUND },
+        { "Permission denied", ERR_REFUSED }, { "not permitted", ERR_REFUSED },
+        { "File exists", ERR_REFUSED },       { "existing file", ERR_REFUSED },
+        { "Read-only", ERR_REFUSED },
+    };
+
+    for (size_t i = 0; i < ARRAY_COUNT(known); i++)
+        if (strstr(errors, known[i].text) != NULL)
+            return known[i].code;
+    return ERR_SYSTEM;
+}
+
 static int judge_upload(const struct remote_exit *ended, bool input_refused, const char *errors,
                         struct err *e)
 {
-    enum err_code code = ERR_SYSTEM;
+    enum err_code code = code_of(errors);
     char line[200];
 
     if (ended->known && !ended->signalled && ended->status == 0 && !input_refused)
         return 0;
-    if (strstr(errors, "No space left") != NULL)
-        code = ERR_SPACE;
-    else if (strstr(errors, "denied") != NULL || strstr(errors, "not permitted") != NULL ||
-             strstr(errors, "exist") != NULL)
-        code = ERR_REFUSED;
     one_line(errors, line, sizeof line);
     if (ended->signalled)
         return err_set(e, code, "the host ended the writing by signal %s", ended->signal);
@@ -194,7 +210,9 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
     struct bytes quoted = { .ceiling = UPLOAD_COMMAND_MAX };
     struct bytes errors = { .ceiling = UPLOAD_ERRORS_MAX };
     struct bytes out = { .ceiling = UPLOAD_ERRORS_MAX };
-    struct exchange x = { .input = data, .input_bytes = count, .from = data == NULL ? fd : -1, .out = &out };
+    struct exchange x = {
+        .input = data, .input_bytes = count, .from = data == NULL ? fd : -1, .out = &out
+    };
     struct remote_exit ended;
     const char *said;
     char head[64];
@@ -206,8 +224,8 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
         goto out;
     }
     /*
-     * -C: the redirection makes a new file or fails.  The name comes after "./" only if it does not start
-     * with a slash, so that chmod never takes it for an option.
+     * -C: the redirection makes a new file or fails.  The name comes after "./" only if it does not
+     * start with a slash, so that chmod never takes it for an option.
      */
     if (path[0] != '/' && bytes_append(&quoted, "./", 2, e) != 0)
         goto out;
@@ -217,7 +235,8 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
     if (bytes_append(&command, "umask 077; set -C; cat > ", 25, e) != 0 ||
         bytes_append(&command, quoted.data, quoted.count, e) != 0 ||
         bytes_append(&command, head, strlen(head), e) != 0 ||
-        bytes_append(&command, quoted.data, quoted.count, e) != 0 || bytes_text(&command, e) == NULL)
+        bytes_append(&command, quoted.data, quoted.count, e) != 0 ||
+        bytes_text(&command, e) == NULL)
         goto out;
     if (run(t, (char *)command.data, &x, timeout_ms, &errors, &ended, e) != 0)
         goto out;
