@@ -453,10 +453,12 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
     unsigned taken = 0;
 
     w->stream = st;
-    if (!w->nodes_sent && nodes_send(w, e) != 0)
-        return STEP_FAILED;
     while (taken < MESSAGES_PER_STEP && (m = stream_receive(st)) != NULL) {
         int rc = take(w, m, e);
+
+        /* Its first message shows that the source end knows the stream: now it may be talked to. */
+        if (rc == 0 && !w->nodes_sent)
+            rc = nodes_send(w, e);
 
         stream_message_free(m);
         if (rc != 0)

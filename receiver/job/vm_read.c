@@ -164,9 +164,6 @@ static int take_snapshot(struct vm_read *r, struct err *e)
     r->frozen = r->snapshot->made;
     if (r->snapshot->quiesced)
         r->consistency = CONSISTENCY_QUIESCED;
-    if (r->snapshot->quiesce_problem[0] != 0)
-        log_note("%s: not quiesced (%s); the disks are as after a power cut", r->vm->name,
-                 r->snapshot->quiesce_problem);
     return 0;
 }
 

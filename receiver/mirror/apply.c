@@ -63,9 +63,10 @@ struct redo {
     struct digest_writer digests;
     struct patch_cursor index;
     struct patch_room room;
+    uint64_t damaged;
 };
 
-static int apply_entry(struct redo *r, const struct manifest_disk *d, struct err *e)
+static int apply_entry(struct store *s, struct redo *r, const struct manifest_disk *d, struct err *e)
 {
     const struct patch_entry *n = &r->index.entry;
     uint64_t at = n->block * d->block_bytes;
@@ -77,10 +78,14 @@ static int apply_entry(struct redo *r, const struct manifest_disk *d, struct err
         return digest_put_zeros(&r->digests, n->block, n->count, e);
     }
     bytes = shape_block_bytes(shape_of(d), n->block);
-    if (patch_payload(r->blocks_fd, n, &d->secret, bytes, &r->room, e) != 0)
+    if (patch_payload(r->blocks_fd, n, &d->secret, bytes, &r->room, e) == 0) {
+        if (io_pwrite_all(r->image_fd, r->room.plain, bytes, at, e) != 0)
+            return -1;
+    } else if (e->code != ERR_CORRUPT || !s->salvage) {
         return err_add(e, "redo-%" PRIu64 ".blocks", d->number);
-    if (io_pwrite_all(r->image_fd, r->room.plain, bytes, at, e) != 0)
-        return -1;
+    } else {
+        r->damaged++; /* its digest shows the next reader that the image does not have it */
+    }
     return digest_put(&r->digests, n->block, &n->digest, e);
 }
 
@@ -142,7 +147,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     if (r.digests.fd < 0 || set_lengths(&r, d, e) != 0)
         goto out;
     while (r.index.have) {
-        if (apply_entry(&r, d, e) != 0)
+        if (apply_entry(s, &r, d, e) != 0)
             goto out;
         last = r.index.entry.block * d->block_bytes;
         env_progress(&s->env, d->file, last, d->capacity_bytes);
@@ -154,7 +159,9 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     if (digest_writer_flush(&r.digests, e) != 0 || io_sync(r.image_fd, e) != 0 ||
         io_sync(r.digests.fd, e) != 0)
         goto out;
-    rc = 0;
+    rc = r.damaged == 0 ? 0
+                        : err_set(e, ERR_CORRUPT, "redo-%" PRIu64 ".blocks: %" PRIu64
+                                  " blocks are damaged", d->number, r.damaged);
 
 out:
     io_drop(&r.digests.fd);
@@ -391,14 +398,32 @@ static int publish_generation(struct store *s, struct manifest *c, struct err *e
     return store_sweep(s, SWEEP_ALL, e);
 }
 
+static int apply_redos(struct store *s, struct manifest *c, struct err *e)
+{
+    static const struct image_stat untrusted;
+
+    for (size_t i = 0; i < c->disk_count; i++) {
+        struct manifest_disk *d = &c->disks[i];
+
+        if (!d->redo.there || apply_redo(s, c, d, e) == 0)
+            continue;
+        if (!s->salvage || (e->code != ERR_CORRUPT && e->code != ERR_NOT_FOUND))
+            return -1;
+        env_warn(&s->env, "%s: %s; the image is read and brought up to date by this run", s->path,
+                 e->text);
+        store_suspect(s, d->number);
+        d->stat = untrusted;
+    }
+    return 0;
+}
+
 static int apply_manifest(struct store *s, struct manifest *c, struct err *e)
 {
     if (file_remove(s->store_fd, LAYOUT_SCRATCH, e) != 0)
         return -1;
     /* With the mark, step 4 was done before the crash. */
-    for (size_t i = 0; i < c->disk_count && !store_has(s->store_fd, LAYOUT_MOVED); i++)
-        if (c->disks[i].redo.there && apply_redo(s, c, &c->disks[i], e) != 0)
-            return -1;
+    if (!store_has(s->store_fd, LAYOUT_MOVED) && apply_redos(s, c, e) != 0)
+        return -1;
     if (!store_has(s->store_fd, LAYOUT_MOVED) && move_aside(s, c, e) != 0)
         return -1;
     if (move_to_places(s, c, e) != 0 || move_digests(s, c, e) != 0 ||

@@ -261,11 +261,14 @@ static int prove_window(struct prove *p, uint64_t first, size_t count, uint8_t *
     for (size_t i = 0; i < count; i++) {
         uint64_t at = (first + i) * p->shape.block_bytes;
         size_t bytes = shape_block_bytes(p->shape, first + i);
-        bool hole = file_next_data(p->image_fd, at, end) >= at + bytes;
+        bool hole;
         struct digest is = { { 0 } };
 
+        if ((first + i) / SLICE_UNIT % p->n != p->k - 1)
+            continue;
         if (env_check(p->env, e) != 0)
             return -1;
+        hole = file_next_data(p->image_fd, at, end) >= at + bytes;
         if (!hole) {
             if (file_read_padded(p->image_fd, block, bytes, at, p->image_bytes, e) != 0)
                 return -1;
@@ -307,8 +310,6 @@ static int prove_range(struct prove *p, uint64_t from, uint64_t to, uint8_t *blo
         }
         if (first >= blocks)
             break;
-        if (w % p->n != p->k - 1)
-            continue;
         env_progress(p->env, p->what, first * p->shape.block_bytes, p->shape.capacity_bytes);
         if (prove_window(p, first, (size_t)min_u64(DIGEST_WINDOW, blocks - first), block, e) != 0)
             return -1;

@@ -16,7 +16,10 @@ struct err;
 struct mirror_env;
 struct patch_cursor;
 
-enum { DIGEST_WINDOW = 1024 }; /* digests handled at a time: 16 KiB */
+enum {
+    DIGEST_WINDOW = 1024, /* digests handled at a time: 16 KiB */
+    SLICE_UNIT = 16,      /* blocks that a slice takes or leaves together */
+};
 
 /* Shape of a disk. */
 struct shape {
@@ -110,7 +113,7 @@ struct prove {
     uint64_t base_blocks;    /* of the digest array */
     struct shape shape;
     const struct digest_secret *secret;
-    unsigned k, n;           /* slice k of n of the windows; 1, 1: all */
+    unsigned k, n;           /* slice k of n, by units of SLICE_UNIT blocks; 1, 1: all */
     uint64_t deadline_ms;    /* of io_clock_ms; 0: none */
     uint64_t first_block;    /* where to begin; goes round */
     const struct mirror_env *env;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,12 +82,32 @@ static int test_publish(int dir, struct err *e)
     return rc;
 }
 
+/* DIR itself, when only its last component is missing. */
+static int make_dir(const char *path, struct err *e)
+{
+    char *copy = strdup(path);
+    int parent = -1;
+    int rc = -1;
+
+    if (copy == NULL) {
+        err_sys(e, "getting memory");
+    } else if (mkdir(path, 0700) != 0) {
+        err_sys(e, "making the folder %s", path);
+    } else {
+        parent = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        rc = parent >= 0 ? io_sync(parent, e) : err_sys(e, "opening the folder of %s", path);
+    }
+    io_drop(&parent);
+    free(copy);
+    return rc;
+}
+
 static int open_dir(struct mirror *m, struct err *e)
 {
     m->dir_fd = open(m->dir_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (m->dir_fd < 0 && errno == ENOENT && !m->dry) {
-        if (mkdir(m->dir_path, 0700) != 0)
-            return err_sys(e, "making the folder %s", m->dir_path);
+        if (make_dir(m->dir_path, e) != 0)
+            return -1;
         m->dir_fd = open(m->dir_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
     if (m->dir_fd < 0)
@@ -380,6 +401,20 @@ static int finish_part(struct mirror *m, struct err *e)
     return mirror_publish_folder(m, e);
 }
 
+/* Readers where nothing can be written need a lock file that is there. */
+static int make_lock(struct mirror *m, struct err *e)
+{
+    struct lock lock = LOCK_EMPTY;
+
+    if (store_has(m->store.store_fd, LAYOUT_LOCK))
+        return 0;
+    if (lock_take(&lock, m->store.store_fd, LAYOUT_LOCK, LOCK_EXCLUSIVE, m->store.env.lock_wait_ms,
+                  m->store.env.stop, e) != 0)
+        return -1;
+    lock_release(&lock);
+    return io_sync(m->store.store_fd, e);
+}
+
 static int open_for_run(struct mirror *m, bool shared, struct err *e)
 {
     int rc = 1;
@@ -388,7 +423,10 @@ static int open_for_run(struct mirror *m, bool shared, struct err *e)
         rc = try_open(m, shared, e);
     if (rc > 0)
         return err_set(e, ERR_BUSY, "%s: the folder keeps changing", m->folder);
-    if (rc < 0 || store_finish(&m->store, e) != 0 || finish_part(m, e) != 0 ||
+    if (rc < 0)
+        return -1;
+    m->store.salvage = true;
+    if (make_lock(m, e) != 0 || store_finish(&m->store, e) != 0 || finish_part(m, e) != 0 ||
         publish_sweep(m->store.store_fd, e) != 0 || publish_sweep(m->store.folder_fd, e) != 0 ||
         store_sweep(&m->store, SWEEP_ORPHANS, e) != 0)
         return -1;

@@ -19,6 +19,11 @@ struct store {
     struct lock lock; /* of the images; empty unless this is a reader */
     struct mirror_identity identity;
     struct manifest newest; /* number 0: there is none */
+    /*
+     * A run is about to read the host: apply leaves out what is damaged of a committed redo, and the
+     * run fetches it again.  Without it such damage ends apply.
+     */
+    bool salvage;
 };
 
 #define STORE_EMPTY ((struct store){ .folder_fd = -1, .store_fd = -1, .lock = LOCK_EMPTY })

@@ -1,6 +1,6 @@
 /*
- * Logging in: key files, ssh-agent, then at most one attempt with a password.  Hosts lock accounts after a
- * few failures (ESXi: five), so attempts are counted and a password is never tried twice.
+ * Logging in: key files, ssh-agent, then at most one attempt with a password.  Hosts lock accounts
+ * after a few failures (ESXi: five), so attempts are counted and a password is never tried twice.
  */
 #include "receiver/ssh/connection.h"
 
@@ -85,7 +85,8 @@ static enum outcome outcome_of(struct login *l, int rc, const char *what, struct
         return OUTCOME_IN;
     if (rc == LIBSSH2_ERROR_SOCKET_DISCONNECT) {
         /* A disconnect message, not a broken link: the host has had enough of us. */
-        err_set(e, ERR_AUTH, "%s: refused, and the host ended the connection (too many attempts?)", what);
+        err_set(e, ERR_AUTH, "%s: refused, and the host ended the connection (too many attempts?)",
+                what);
         return OUTCOME_ERROR;
     }
     if (c->network_ended || c->network_errno != 0) {
@@ -117,9 +118,10 @@ static int passphrase_for(const struct ssh_options *o, const struct key_file *k,
 
     printable(k->path, strlen(k->path), path, sizeof path);
     if (o->ask == NULL)
-        return err_set(e, ERR_AUTH,
-                       "key file %s has a passphrase and there is no terminal to ask for it: use ssh-agent",
-                       path);
+        return err_set(
+            e, ERR_AUTH,
+            "key file %s has a passphrase and there is no terminal to ask for it: use ssh-agent",
+            path);
     snprintf(prompt, sizeof prompt, "Passphrase of %s: ", path);
     if (ask(o, prompt, false, out, e) != 0)
         return -1;
@@ -138,9 +140,9 @@ static enum outcome try_key(struct login *l, const struct key_file *k, struct er
     if (k->encrypted && passphrase_for(o, k, &phrase, e) != 0)
         goto out;
     deadline_ms = io_clock_ms() + o->timeout_ms;
-    while ((rc = libssh2_userauth_publickey_fromfile_ex(c->session, o->user, (unsigned)strlen(o->user), NULL,
-                                                        k->path, (const char *)phrase.data)) ==
-           LIBSSH2_ERROR_EAGAIN)
+    while ((rc = libssh2_userauth_publickey_fromfile_ex(
+                c->session, o->user, (unsigned)strlen(o->user), NULL, k->path,
+                (const char *)phrase.data)) == LIBSSH2_ERROR_EAGAIN)
         if (pause_login(l, deadline_ms, e) != 0)
             goto out;
     result = outcome_of(l, rc, "login with a key file", e);
@@ -156,9 +158,10 @@ out:
     return result;
 }
 
-/* An identity of ssh-agent is offered when it is one of the keys that the user named, or none is named. */
-static bool agent_wanted(const struct libssh2_agent_publickey *identity, const struct key_file *keys,
-                         size_t count)
+/* An identity of ssh-agent is offered when it is one of the keys that the user named, or none is
+ * named. */
+static bool agent_wanted(const struct libssh2_agent_publickey *identity,
+                         const struct key_file *keys, size_t count)
 {
     bool named = false;
 
@@ -196,16 +199,19 @@ static enum outcome try_identity(struct login *l, LIBSSH2_AGENT *agent,
     return result;
 }
 
-static enum outcome try_agent(struct login *l, const struct key_file *keys, size_t count, struct err *e)
+static enum outcome try_agent(struct login *l, const struct key_file *keys, size_t count,
+                              struct err *e)
 {
     LIBSSH2_AGENT *agent = libssh2_agent_init(l->c->session);
     struct libssh2_agent_publickey *identity = NULL;
     enum outcome result = OUTCOME_REFUSED;
 
-    if (agent == NULL || libssh2_agent_connect(agent) != 0 || libssh2_agent_list_identities(agent) != 0)
+    if (agent == NULL || libssh2_agent_connect(agent) != 0 ||
+        libssh2_agent_list_identities(agent) != 0)
         goto out;
     for (int i = 0; i < AGENT_IDENTITIES_MAX && result == OUTCOME_REFUSED; i++) {
-        if (l->key_attempts >= KEY_ATTEMPTS_MAX || libssh2_agent_get_identity(agent, &identity, identity) != 0)
+        if (l->key_attempts >= KEY_ATTEMPTS_MAX ||
+            libssh2_agent_get_identity(agent, &identity, identity) != 0)
             break;
         if (agent_wanted(identity, keys, count))
             result = try_identity(l, agent, identity, e);
@@ -232,8 +238,8 @@ static void respond(LIBSSH2_USERAUTH_KBDINT_RESPONSE *response, const struct byt
 }
 
 /* One question of the host's: the password, once; else the person. */
-static void answer_prompt(struct login *l, const LIBSSH2_USERAUTH_KBDINT_PROMPT *prompt, int prompts,
-                          LIBSSH2_USERAUTH_KBDINT_RESPONSE *response)
+static void answer_prompt(struct login *l, const LIBSSH2_USERAUTH_KBDINT_PROMPT *prompt,
+                          int prompts, LIBSSH2_USERAUTH_KBDINT_RESPONSE *response)
 {
     const struct ssh_options *o = l->o;
     struct bytes answer = { 0 };
@@ -273,11 +279,13 @@ static LIBSSH2_USERAUTH_KBDINT_RESPONSE_FUNC(answer_prompts)
 static int interactive_refused(const struct login *l, struct err *e)
 {
     if (l->strange && l->o->ask == NULL)
-        return err_set(e, ERR_AUTH,
-                       "login refused: the host asks more than a password (keyboard-interactive) and there is "
-                       "no terminal; use a key");
-    return err_set(e, ERR_AUTH, "login refused: wrong password or user, or the account is locked (one "
-                                "attempt was made by keyboard-interactive)");
+        return err_set(
+            e, ERR_AUTH,
+            "login refused: the host asks more than a password (keyboard-interactive) and there is "
+            "no terminal; use a key");
+    return err_set(e, ERR_AUTH,
+                   "login refused: wrong password or user, or the account is locked (one "
+                   "attempt was made by keyboard-interactive)");
 }
 
 static int try_interactive(struct login *l, struct err *e)
@@ -287,8 +295,8 @@ static int try_interactive(struct login *l, struct err *e)
     int rc;
 
     c->login = l;
-    while ((rc = libssh2_userauth_keyboard_interactive_ex(c->session, l->o->user,
-                                                          (unsigned)strlen(l->o->user), answer_prompts)) ==
+    while ((rc = libssh2_userauth_keyboard_interactive_ex(
+                c->session, l->o->user, (unsigned)strlen(l->o->user), answer_prompts)) ==
            LIBSSH2_ERROR_EAGAIN) {
         if (l->callback_failed != 0)
             break;
@@ -319,9 +327,9 @@ static int try_password(struct login *l, struct err *e)
     int rc;
 
     l->secret_used = true;
-    while ((rc = libssh2_userauth_password_ex(c->session, l->o->user, (unsigned)strlen(l->o->user),
-                                              (const char *)l->secret.data, (unsigned)l->secret.count,
-                                              NULL)) == LIBSSH2_ERROR_EAGAIN)
+    while ((rc = libssh2_userauth_password_ex(
+                c->session, l->o->user, (unsigned)strlen(l->o->user), (const char *)l->secret.data,
+                (unsigned)l->secret.count, NULL)) == LIBSSH2_ERROR_EAGAIN)
         if (pause_login(l, deadline_ms, e) != 0)
             return -1;
     switch (outcome_of(l, rc, "login by password", e)) {
@@ -334,8 +342,9 @@ static int try_password(struct login *l, struct err *e)
     }
     if (rc == LIBSSH2_ERROR_PASSWORD_EXPIRED)
         return err_set(e, ERR_AUTH, "login refused: the password has expired");
-    return err_set(e, ERR_AUTH, "login refused: wrong password or user, or the account is locked (one "
-                                "attempt was made)");
+    return err_set(e, ERR_AUTH,
+                   "login refused: wrong password or user, or the account is locked (one "
+                   "attempt was made)");
 }
 
 /* Is method one of the comma-separated list? */
@@ -394,23 +403,27 @@ static void show_banner(struct login *l)
 static int refused(struct login *l, const char *list, struct err *e)
 {
     if (l->rsa_refused && old_library())
-        return err_set(e, ERR_AUTH,
-                       "login refused (the host offers %s); libssh2 %s signs with RSA keys by SHA-1 only, "
-                       "which OpenSSH 8.8 and later refuse: use an ECDSA key (ssh-keygen -t ecdsa), a "
-                       "password, or libssh2 1.11 or later",
-                       list, libssh2_version(0));
+        return err_set(
+            e, ERR_AUTH,
+            "login refused (the host offers %s); libssh2 %s signs with RSA keys by SHA-1 only, "
+            "which OpenSSH 8.8 and later refuse: use an ECDSA key (ssh-keygen -t ecdsa), a "
+            "password, or libssh2 1.11 or later",
+            list, libssh2_version(0));
     if (l->key_attempts > 0)
-        return err_set(e, ERR_AUTH,
-                       "login refused: %u keys were tried, and there is no password to try (the host offers "
-                       "%s)",
-                       l->key_attempts, list);
-    return err_set(e, ERR_AUTH,
-                   "no way to log in: there is no key, no ssh-agent and no password for what the host "
-                   "offers (%s)",
-                   list);
+        return err_set(
+            e, ERR_AUTH,
+            "login refused: %u keys were tried, and there is no password to try (the host offers "
+            "%s)",
+            l->key_attempts, list);
+    return err_set(
+        e, ERR_AUTH,
+        "no way to log in: there is no key, no ssh-agent and no password for what the host "
+        "offers (%s)",
+        list);
 }
 
-static enum outcome try_keys(struct login *l, const struct key_file *keys, size_t count, struct err *e)
+static enum outcome try_keys(struct login *l, const struct key_file *keys, size_t count,
+                             struct err *e)
 {
     enum outcome result = OUTCOME_REFUSED;
 
@@ -452,7 +465,8 @@ static int try_all(struct login *l, const struct key_file *keys, size_t count, s
             break;
         }
     password = offered(list, "password") && (o->methods & SSH_METHOD_PASSWORD) != 0;
-    interactive = offered(list, "keyboard-interactive") && (o->methods & SSH_METHOD_INTERACTIVE) != 0;
+    interactive =
+        offered(list, "keyboard-interactive") && (o->methods & SSH_METHOD_INTERACTIVE) != 0;
     if (!can_ask || (!password && !interactive))
         return refused(l, list, e);
     if (fetch_secret(l, e) != 0)

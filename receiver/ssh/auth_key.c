@@ -38,7 +38,8 @@ static void keep_blob(struct key_file *k, const uint8_t *blob, size_t count)
     k->rsa = strcmp(type, "ssh-rsa") == 0;
 }
 
-/* Blanks and line ends left out.  The number of bytes in out; decoding stops at the first odd byte. */
+/* Blanks and line ends left out.  The number of bytes in out; decoding stops at the first odd byte.
+ */
 static size_t decode(const char *text, uint8_t *out, size_t room)
 {
     unsigned char four[4];

@@ -11,7 +11,8 @@
 /* Bytes that one channel may move before the others have their turn. */
 enum { TURN_BYTES = 1 << 20 };
 
-int channel_new(struct channel **out, struct connection *c, const char *command, int local, struct err *e)
+int channel_new(struct channel **out, struct connection *c, const char *command, int local,
+                struct err *e)
 {
     struct channel *ch = calloc(1, sizeof *ch);
 
@@ -106,8 +107,8 @@ static bool step_open(struct channel *ch)
         ch->deadline_ms = io_clock_ms() + OPEN_TIMEOUT_MS;
         set_state(ch, CHANNEL_OPENING);
     }
-    ch->ssh = libssh2_channel_open_ex(c->session, "session", 7, CHANNEL_WINDOW_BYTES, CHANNEL_PACKET_BYTES,
-                                      NULL, 0);
+    ch->ssh = libssh2_channel_open_ex(c->session, "session", 7, CHANNEL_WINDOW_BYTES,
+                                      CHANNEL_PACKET_BYTES, NULL, 0);
     if (ch->ssh != NULL) {
         c->opening = NULL;
         set_state(ch, CHANNEL_STARTING);
@@ -145,7 +146,8 @@ static bool deliver(struct channel *ch)
     bool moved = false;
 
     while (ch->out.count > 0 && !ch->out_dropped) {
-        ssize_t n = send(ch->local, ch->out.data + ch->out.at, ch->out.count, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n =
+            send(ch->local, ch->out.data + ch->out.at, ch->out.count, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -311,7 +313,8 @@ static void copy_signal(struct channel *ch, struct remote_exit *out)
     char *name = NULL;
     size_t count = 0;
 
-    if (libssh2_channel_get_exit_signal(ch->ssh, &name, &count, NULL, NULL, NULL, NULL) != 0 || name == NULL)
+    if (libssh2_channel_get_exit_signal(ch->ssh, &name, &count, NULL, NULL, NULL, NULL) != 0 ||
+        name == NULL)
         return;
     out->signalled = true;
     for (size_t i = 0; i < count && i < sizeof out->signal - 1; i++)

@@ -10,8 +10,8 @@
  *   channel.c    one channel: opening, moving bytes both ways, its end
  *   libssh2_transport.c  the table of functions, called from other threads
  *
- * During the login the connection belongs to the thread in ssh_connect, afterwards to its own thread.
- * What others touch is named below and guarded by `lock`.
+ * During the login the connection belongs to the thread in ssh_connect, afterwards to its own
+ * thread. What others touch is named below and guarded by `lock`.
  */
 #ifndef RECEIVER_SSH_CONNECTION_H
 #define RECEIVER_SSH_CONNECTION_H
@@ -45,8 +45,8 @@ enum channel_state {
     CHANNEL_OPENING,  /* libssh2 can open one at a time: connection.opening */
     CHANNEL_STARTING, /* the command was sent, the answer is awaited */
     CHANNEL_RUNNING,
-    CHANNEL_FAILED,   /* never ran; why is in failure */
-    CHANNEL_ENDED     /* the host closed it and all output was delivered */
+    CHANNEL_FAILED, /* never ran; why is in failure */
+    CHANNEL_ENDED   /* the host closed it and all output was delivered */
 };
 
 struct connection;
@@ -65,7 +65,7 @@ struct channel {
     /* The connection's thread only. */
     LIBSSH2_CHANNEL *ssh;
     char *command;
-    int local; /* our end of the socket pair; -1 when nobody listens any more */
+    int local;       /* our end of the socket pair; -1 when nobody listens any more */
     struct lane in;  /* local socket to command */
     struct lane out; /* command to local socket */
     bool local_eof;  /* the caller writes no more */
@@ -92,20 +92,21 @@ struct connection {
     LIBSSH2_SESSION *session;
     /*
      * A session channel on which nothing ever runs.  Reading it moves all that has come from the
-     * network into libssh2's packet list and answers the host, without opening the window of a channel
-     * whose reader is slow: libssh2_channel_read on such a channel would, and memory would grow.
+     * network into libssh2's packet list and answers the host, without opening the window of a
+     * channel whose reader is slow: libssh2_channel_read on such a channel would, and memory would
+     * grow.
      */
     LIBSSH2_CHANNEL *idle;
     int socket;
     struct send_queue out;
-    int network_errno;        /* the first failure of the socket, 0 if none */
-    bool network_ended;       /* the host closed the connection */
-    struct login *login;      /* while the host may ask questions */
-    bool wipe_memory;         /* login: libssh2's buffers may hold the password */
-    uint64_t sent_bytes;      /* given to the queue */
+    int network_errno;   /* the first failure of the socket, 0 if none */
+    bool network_ended;  /* the host closed the connection */
+    struct login *login; /* while the host may ask questions */
+    bool wipe_memory;    /* login: libssh2's buffers may hold the password */
+    uint64_t sent_bytes; /* given to the queue */
     uint64_t received_bytes;
     uint64_t received_at_ms;
-    uint64_t alive_since_ms;     /* we want a sign of life, or have asked for it, since; 0: no */
+    uint64_t alive_since_ms; /* we want a sign of life, or have asked for it, since; 0: no */
     bool alive_asked;
     uint64_t alive_before_bytes; /* received_bytes then */
     struct channel *opening;
@@ -137,7 +138,7 @@ struct login {
     int callback_failed; /* a callback of the user failed; its error is in failure */
     struct err failure;
     unsigned key_attempts;
-    bool rsa_refused;    /* an RSA key was among those refused */
+    bool rsa_refused; /* an RSA key was among those refused */
 };
 
 /* tcp.c: a connected, non-blocking socket in *out. */
@@ -148,8 +149,10 @@ int tcp_local_address(int fd, char *out, size_t room, struct err *e);
 /* session.c */
 int session_open(struct connection *c, const struct ssh_options *o, const char *host_key_types,
                  struct err *e);
-/* Wait for the network during the login.  -1: cut, ERR_STOPPED, or past deadline_ms (ERR_NETWORK). */
-int session_wait(struct connection *c, const struct ssh_options *o, uint64_t deadline_ms, struct err *e);
+/* Wait for the network during the login.  -1: cut, ERR_STOPPED, or past deadline_ms (ERR_NETWORK).
+ */
+int session_wait(struct connection *c, const struct ssh_options *o, uint64_t deadline_ms,
+                 struct err *e);
 /* Turn the session's last error into ours: what names what was tried.  Returns -1. */
 int session_error(struct connection *c, int rc, struct err *e, const char *what);
 /* Open the idle channel. */
@@ -189,7 +192,8 @@ void pump_die(struct connection *c, const struct err *why);
 
 /* channel.c */
 /* Takes a copy of command; *out belongs to the connection once it stands in its table. */
-int channel_new(struct channel **out, struct connection *c, const char *command, int local, struct err *e);
+int channel_new(struct channel **out, struct connection *c, const char *command, int local,
+                struct err *e);
 void channel_free(struct channel *ch);
 /* Which events to poll the local socket for; 0: none. */
 short channel_events(const struct channel *ch);

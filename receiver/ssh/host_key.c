@@ -32,7 +32,8 @@ int host_key_lookup(struct known_host *h, const struct ssh_options *o, struct er
     if (o->own_known_hosts != NULL && known_host_read(h, o->own_known_hosts, e) != 0)
         return -1;
     if (h->bad_lines > 0)
-        session_info(o, "%zu lines of the known-hosts files cannot be read and were skipped", h->bad_lines);
+        session_info(o, "%zu lines of the known-hosts files cannot be read and were skipped",
+                     h->bad_lines);
     return 0;
 }
 
@@ -53,7 +54,8 @@ void host_key_types(const struct known_host *h, bool legacy, char *out, size_t r
         for (size_t i = 0; i < ARRAY_COUNT(key_types); i++) {
             int n;
 
-            if (knows_type(h, key_types[i].type) != (known != 0) || (key_types[i].legacy && !legacy))
+            if (knows_type(h, key_types[i].type) != (known != 0) ||
+                (key_types[i].legacy && !legacy))
                 continue;
             n = snprintf(out + at, room - at, "%s%s", at > 0 ? "," : "", key_types[i].methods);
             if (n < 0 || (size_t)n >= room - at) {
@@ -70,21 +72,23 @@ static int changed(const struct known_host *h, const struct known_key *other, co
     char known[FINGERPRINT_TEXT_MAX] = "";
 
     known_hosts_fingerprint(other->blob, other->blob_bytes, known, sizeof known, NULL);
-    return err_set(e, ERR_AUTH,
-                   "THE HOST KEY HAS CHANGED: %s shows %s %s, but %s line %zu holds %s %s; somebody may "
-                   "stand in between, or the host was installed anew. No credential was sent. If the new "
-                   "key is right, remove that line and accept the new one",
-                   h->name, type, fingerprint, other->file, other->line, other->type, known);
+    return err_set(
+        e, ERR_AUTH,
+        "THE HOST KEY HAS CHANGED: %s shows %s %s, but %s line %zu holds %s %s; somebody may "
+        "stand in between, or the host was installed anew. No credential was sent. If the new "
+        "key is right, remove that line and accept the new one",
+        h->name, type, fingerprint, other->file, other->line, other->type, known);
 }
 
 static int accept_key(const struct known_host *h, const struct ssh_options *o, const uint8_t *blob,
                       size_t blob_bytes, const char *type, const char *fingerprint, struct err *e)
 {
     if (!o->accept_new_host_key)
-        return err_set(e, ERR_AUTH,
-                       "the host key is unknown: %s %s; compare it with the one shown on the host's console "
-                       "and run again with --accept-new-host-key",
-                       type, fingerprint);
+        return err_set(
+            e, ERR_AUTH,
+            "the host key is unknown: %s %s; compare it with the one shown on the host's console "
+            "and run again with --accept-new-host-key",
+            type, fingerprint);
     if (o->own_known_hosts == NULL)
         return err_set(e, ERR_USAGE, "there is no file to remember the host key in");
     if (known_hosts_add(o->own_known_hosts, h, blob, blob_bytes, e) != 0)
@@ -119,7 +123,8 @@ int host_key_verify(struct connection *c, const struct known_host *h, const stru
     case KNOWN_HOST_CHANGED:
         return changed(h, which, type, fingerprint, e);
     case KNOWN_HOST_REVOKED:
-        return err_set(e, ERR_AUTH, "THE HOST KEY IS REVOKED: %s %s by %s line %zu; no credential was sent",
+        return err_set(e, ERR_AUTH,
+                       "THE HOST KEY IS REVOKED: %s %s by %s line %zu; no credential was sent",
                        type, fingerprint, which->file, which->line);
     }
     return err_set(e, ERR_AUTH, "the host key was not checked");

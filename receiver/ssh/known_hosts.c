@@ -61,7 +61,8 @@ static long decode_base64(struct word w, uint8_t *out, size_t room)
     if (w.count == 0 || w.count % 4 != 0 || w.count / 4 * 3 > room)
         return -1;
     for (size_t i = 0; i < w.count; i++)
-        if (!isalnum((unsigned char)w.text[i]) && w.text[i] != '+' && w.text[i] != '/' && w.text[i] != '=')
+        if (!isalnum((unsigned char)w.text[i]) && w.text[i] != '+' && w.text[i] != '/' &&
+            w.text[i] != '=')
             return -1;
     while (padding < w.count && w.text[w.count - 1 - padding] == '=')
         padding++;
@@ -113,13 +114,14 @@ static int match_hashed(struct word w, const char *name)
     w.text += sizeof magic - 1;
     w.count -= sizeof magic - 1;
     bar = memchr(w.text, '|', w.count);
-    if (bar == NULL || decode_base64((struct word){ w.text, (size_t)(bar - w.text) }, salt, sizeof salt) !=
-                           SHA1_BYTES ||
-        decode_base64((struct word){ bar + 1, w.count - (size_t)(bar + 1 - w.text) }, hash, sizeof hash) !=
-            SHA1_BYTES)
+    if (bar == NULL ||
+        decode_base64((struct word){ w.text, (size_t)(bar - w.text) }, salt, sizeof salt) !=
+            SHA1_BYTES ||
+        decode_base64((struct word){ bar + 1, w.count - (size_t)(bar + 1 - w.text) }, hash,
+                      sizeof hash) != SHA1_BYTES)
         return -1;
-    if (HMAC(EVP_sha1(), salt, SHA1_BYTES, (const unsigned char *)name, strlen(name), ours, &ours_bytes) ==
-        NULL)
+    if (HMAC(EVP_sha1(), salt, SHA1_BYTES, (const unsigned char *)name, strlen(name), ours,
+             &ours_bytes) == NULL)
         return -1;
     return ours_bytes == SHA1_BYTES && memcmp(ours, hash, SHA1_BYTES) == 0;
 }
@@ -188,8 +190,8 @@ static int add_key(struct known_host *h, struct known_key key, struct word type,
         return 0;
     }
     if (h->count == KNOWN_HOSTS_KEYS_MAX)
-        return err_set(e, ERR_LIMIT, "line %zu: more than %d keys for %s", key.line, KNOWN_HOSTS_KEYS_MAX,
-                       h->name);
+        return err_set(e, ERR_LIMIT, "line %zu: more than %d keys for %s", key.line,
+                       KNOWN_HOSTS_KEYS_MAX, h->name);
     key.blob = malloc((size_t)n);
     if (key.blob == NULL)
         return err_sys(e, "getting memory for a key");
@@ -234,7 +236,8 @@ static int parse_line(struct known_host *h, const char *file, size_t number, str
     return add_key(h, key, type, text, e);
 }
 
-int known_host_parse(struct known_host *h, const char *file, const char *text, size_t count, struct err *e)
+int known_host_parse(struct known_host *h, const char *file, const char *text, size_t count,
+                     struct err *e)
 {
     size_t number = 0;
 
@@ -331,8 +334,8 @@ int known_host_read(struct known_host *h, const char *file, struct err *e)
     return rc;
 }
 
-enum known_verdict known_host_check(const struct known_host *h, const uint8_t *blob, size_t blob_bytes,
-                                    const struct known_key **which)
+enum known_verdict known_host_check(const struct known_host *h, const uint8_t *blob,
+                                    size_t blob_bytes, const struct known_key **which)
 {
     const struct known_key *match = NULL;
     const struct known_key *other = NULL;
@@ -358,7 +361,8 @@ enum known_verdict known_host_check(const struct known_host *h, const uint8_t *b
     return other != NULL ? KNOWN_HOST_CHANGED : KNOWN_HOST_UNKNOWN;
 }
 
-int known_hosts_fingerprint(const uint8_t *blob, size_t blob_bytes, char *out, size_t room, struct err *e)
+int known_hosts_fingerprint(const uint8_t *blob, size_t blob_bytes, char *out, size_t room,
+                            struct err *e)
 {
     uint8_t hash[SHA256_DIGEST_LENGTH];
     unsigned char text[(SHA256_DIGEST_LENGTH + 2) / 3 * 4 + 1];
@@ -408,7 +412,8 @@ static int replace_file(int folder, const char *file, const struct bytes *text, 
     if (fd < 0)
         return err_sys(e, "creating it");
     made = true;
-    if (io_write_all(fd, text->data, text->count, e) != 0 || io_sync(fd, e) != 0 || io_close(&fd, e) != 0)
+    if (io_write_all(fd, text->data, text->count, e) != 0 || io_sync(fd, e) != 0 ||
+        io_close(&fd, e) != 0)
         goto out;
     if (renameat(folder, part, folder, name) != 0) {
         err_sys(e, "renaming it");
@@ -448,8 +453,8 @@ static int append_line(struct bytes *text, const struct known_host *h, const uin
     return rc;
 }
 
-int known_hosts_add(const char *file, const struct known_host *h, const uint8_t *blob, size_t blob_bytes,
-                    struct err *e)
+int known_hosts_add(const char *file, const struct known_host *h, const uint8_t *blob,
+                    size_t blob_bytes, struct err *e)
 {
     struct bytes text = { .ceiling = KNOWN_HOSTS_FILE_MAX + 1 };
     int folder = open_folder(file, e);

@@ -96,7 +96,8 @@ static int find_slot(struct connection *c, struct err *e)
             closing |= c->channels[i]->released;
         }
         if (!closing || pthread_cond_timedwait(&c->changed, &c->lock, &until) == ETIMEDOUT)
-            return err_set(e, ERR_LIMIT, "%s: more than %d commands at once", c->name, SSH_CHANNELS_MAX);
+            return err_set(e, ERR_LIMIT, "%s: more than %d commands at once", c->name,
+                           SSH_CHANNELS_MAX);
     }
 }
 
@@ -152,7 +153,8 @@ static int socket_pair(int pair[2], struct err *e)
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
         return err_sys(e, "making a socket pair");
-    /* A context switch per few megabytes, not per packet.  Only root may pass the system's ceiling. */
+    /* A context switch per few megabytes, not per packet.  Only root may pass the system's ceiling.
+     */
     for (int i = 0; i < 2; i++)
         if (setsockopt(pair[i], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) != 0)
             setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
@@ -189,8 +191,8 @@ out:
     return rc;
 }
 
-static int wait_result(struct connection *c, struct channel *ch, bool timed_out, struct remote_exit *out,
-                       struct err *e)
+static int wait_result(struct connection *c, struct channel *ch, bool timed_out,
+                       struct remote_exit *out, struct err *e)
 {
     if (ch->state == CHANNEL_ENDED) {
         *out = ch->exit;

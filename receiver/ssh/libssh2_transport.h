@@ -2,8 +2,9 @@
  * The transport over libssh2 (1.10 and later): login, then exec channels behind struct transport.
  *
  * Order of a login: TCP, key exchange, host key against the known hosts, and only then credentials:
- * key files, identities of ssh-agent, and at last one attempt with a password.  Host keys that nobody
- * knows stop the login unless accept_new_host_key is set; a changed or revoked key always stops it.
+ * key files, identities of ssh-agent, and at last one attempt with a password.  Host keys that
+ * nobody knows stop the login unless accept_new_host_key is set; a changed or revoked key always
+ * stops it.
  */
 #ifndef RECEIVER_SSH_LIBSSH2_TRANSPORT_H
 #define RECEIVER_SSH_LIBSSH2_TRANSPORT_H
@@ -41,20 +42,23 @@ struct ssh_options {
      * identities of these keys are offered, where their public half is known (KEYFILE.pub). */
     const char *const *identities;
     size_t identity_count;
-    bool default_identities; /* without identities: ~/.ssh/id_ecdsa, id_ed25519, id_rsa, as far as there */
+    bool default_identities; /* without identities: ~/.ssh/id_ecdsa, id_ed25519, id_rsa, as far as
+                                there */
 
     /*
-     * The password, from a file or a helper; asked for at most once, after the host key was checked.
-     * Appends to answer, whose ceiling is SSH_SECRET_BYTES_MAX.  NULL: none.  0, or -1 with any error,
-     * which ends the login.
+     * The password, from a file or a helper; asked for at most once, after the host key was
+     * checked. Appends to answer, whose ceiling is SSH_SECRET_BYTES_MAX.  NULL: none.  0, or -1
+     * with any error, which ends the login.
      */
     int (*secret)(void *context, struct bytes *answer, struct err *e);
     /*
-     * A question to the person at the terminal: passphrase, password when there is no secret, further
-     * questions of the host.  prompt is printable text on one line.  NULL when there is no terminal.
+     * A question to the person at the terminal: passphrase, password when there is no secret,
+     * further questions of the host.  prompt is printable text on one line.  NULL when there is no
+     * terminal.
      */
     int (*ask)(void *context, const char *prompt, bool echo, struct bytes *answer, struct err *e);
-    /* Things worth a line at -v: the banner, how we logged in, unreadable known-hosts lines.  May be NULL. */
+    /* Things worth a line at -v: the banner, how we logged in, unreadable known-hosts lines.  May
+     * be NULL. */
     void (*info)(void *context, const char *line);
     void *context; /* for the three */
 
@@ -65,13 +69,13 @@ struct ssh_options {
     const char *own_known_hosts;
     bool accept_new_host_key;
 
-    bool legacy;             /* allow 3des, CBC and dss */
-    const char *ciphers;     /* NULL: our list; else libssh2's form, for tests */
-    unsigned timeout_ms;     /* for each step of the login, 15000 */
-    unsigned keepalive_ms;   /* of silence, then the host is asked for a sign of life, 10000 */
-    unsigned silence_ms;     /* of further silence, then the connection is dead, 20000 */
-    int send_buffer_bytes;   /* SO_SNDBUF of the network socket; 0: the system's choice */
-    int cancel_fd;           /* readable: give the login up (ERR_STOPPED); -1: none */
+    bool legacy;           /* allow 3des, CBC and dss */
+    const char *ciphers;   /* NULL: our list; else libssh2's form, for tests */
+    unsigned timeout_ms;   /* for each step of the login, 15000 */
+    unsigned keepalive_ms; /* of silence, then the host is asked for a sign of life, 10000 */
+    unsigned silence_ms;   /* of further silence, then the connection is dead, 20000 */
+    int send_buffer_bytes; /* SO_SNDBUF of the network socket; 0: the system's choice */
+    int cancel_fd;         /* readable: give the login up (ERR_STOPPED); -1: none */
 };
 
 void ssh_options_init(struct ssh_options *o);

@@ -71,7 +71,8 @@ static void gather(struct connection *c, struct round *r)
 
         if (ch == NULL)
             continue;
-        /* A descriptor without a wish is left out: poll would report its hang-up again and again. */
+        /* A descriptor without a wish is left out: poll would report its hang-up again and again.
+         */
         events = channel_events(ch);
         ch->polled = NULL;
         if (events == 0)
@@ -104,8 +105,8 @@ static void write_network(struct connection *c)
 }
 
 /*
- * Ask the host for a sign of life.  libssh2 counts in whole seconds, asks at most every second one, and
- * sends nothing while keys are exchanged; so only bytes that went out count as having asked.
+ * Ask the host for a sign of life.  libssh2 counts in whole seconds, asks at most every second one,
+ * and sends nothing while keys are exchanged; so only bytes that went out count as having asked.
  */
 static void ask_life(struct connection *c, uint64_t now)
 {
@@ -194,7 +195,8 @@ static void say_goodbye(struct connection *c)
     uint64_t deadline_ms = io_clock_ms() + GOODBYE_MS;
 
     libssh2_session_disconnect(c->session, "done");
-    while (send_queue_flush(&c->out, c->socket) == 0 && c->out.count > 0 && io_clock_ms() < deadline_ms) {
+    while (send_queue_flush(&c->out, c->socket) == 0 && c->out.count > 0 &&
+           io_clock_ms() < deadline_ms) {
         struct pollfd p = { .fd = c->socket, .events = POLLOUT };
 
         poll(&p, 1, 50);
@@ -250,7 +252,8 @@ void *pump_run(void *connection)
         busy = r.polls[1].revents != 0;
         if (busy)
             drain_wake(c->wake);
-        /* Who woke us may have changed what was gathered before: the next round must not wait either. */
+        /* Who woke us may have changed what was gathered before: the next round must not wait
+         * either. */
         busy |= round_run(c, &r);
     }
     finish(c);

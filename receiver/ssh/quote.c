@@ -39,7 +39,8 @@ int shell_command(struct bytes *command, struct err *e, ...)
     int rc = 0;
 
     va_start(words, e);
-    for (bool first = true; rc == 0 && (word = va_arg(words, const char *)) != NULL; first = false) {
+    for (bool first = true; rc == 0 && (word = va_arg(words, const char *)) != NULL;
+         first = false) {
         if (!first)
             rc = bytes_append(command, " ", 1, e);
         if (rc == 0)

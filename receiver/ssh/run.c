@@ -20,8 +20,8 @@ struct exchange {
     struct remote_process *p;
     const uint8_t *input; /* what is still to be sent */
     size_t input_bytes;
-    int from;             /* where more input comes from; -1: nowhere */
-    uint8_t *step;        /* STEP_BYTES, for what comes from there */
+    int from;      /* where more input comes from; -1: nowhere */
+    uint8_t *step; /* STEP_BYTES, for what comes from there */
     struct bytes *out;
     bool input_ended;
     bool out_ended;
@@ -194,7 +194,9 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
     struct bytes quoted = { .ceiling = UPLOAD_COMMAND_MAX };
     struct bytes errors = { .ceiling = UPLOAD_ERRORS_MAX };
     struct bytes out = { .ceiling = UPLOAD_ERRORS_MAX };
-    struct exchange x = { .input = data, .input_bytes = count, .from = data == NULL ? fd : -1, .out = &out };
+    struct exchange x = {
+        .input = data, .input_bytes = count, .from = data == NULL ? fd : -1, .out = &out
+    };
     struct remote_exit ended;
     const char *said;
     char head[64];
@@ -206,8 +208,8 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
         goto out;
     }
     /*
-     * -C: the redirection makes a new file or fails.  The name comes after "./" only if it does not start
-     * with a slash, so that chmod never takes it for an option.
+     * -C: the redirection makes a new file or fails.  The name comes after "./" only if it does not
+     * start with a slash, so that chmod never takes it for an option.
      */
     if (path[0] != '/' && bytes_append(&quoted, "./", 2, e) != 0)
         goto out;
@@ -217,7 +219,8 @@ int transport_upload(struct transport *t, const void *data, size_t count, int fd
     if (bytes_append(&command, "umask 077; set -C; cat > ", 25, e) != 0 ||
         bytes_append(&command, quoted.data, quoted.count, e) != 0 ||
         bytes_append(&command, head, strlen(head), e) != 0 ||
-        bytes_append(&command, quoted.data, quoted.count, e) != 0 || bytes_text(&command, e) == NULL)
+        bytes_append(&command, quoted.data, quoted.count, e) != 0 ||
+        bytes_text(&command, e) == NULL)
         goto out;
     if (run(t, (char *)command.data, &x, timeout_ms, &errors, &ended, e) != 0)
         goto out;

@@ -1,7 +1,7 @@
 /*
- * Bytes on their way to the network.  libssh2 hands every packet over as a whole and never learns that a
- * socket is full: when it keeps half a packet itself, a key exchange that comes meanwhile hangs for ever
- * (libssh2 issues 1672 and 2110) and two directions at once fail with -7 or -39.
+ * Bytes on their way to the network.  libssh2 hands every packet over as a whole and never learns
+ * that a socket is full: when it keeps half a packet itself, a key exchange that comes meanwhile
+ * hangs for ever (libssh2 issues 1672 and 2110) and two directions at once fail with -7 or -39.
  */
 #ifndef RECEIVER_SSH_SEND_QUEUE_H
 #define RECEIVER_SSH_SEND_QUEUE_H

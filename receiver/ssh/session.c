@@ -132,9 +132,11 @@ void session_info(const struct ssh_options *o, const char *format, ...)
     o->info(o->context, line);
 }
 
-int session_wait(struct connection *c, const struct ssh_options *o, uint64_t deadline_ms, struct err *e)
+int session_wait(struct connection *c, const struct ssh_options *o, uint64_t deadline_ms,
+                 struct err *e)
 {
-    struct pollfd p[2] = { { .fd = c->socket, .events = POLLIN }, { .fd = o->cancel_fd, .events = POLLIN } };
+    struct pollfd p[2] = { { .fd = c->socket, .events = POLLIN },
+                           { .fd = o->cancel_fd, .events = POLLIN } };
     uint64_t now = io_clock_ms();
     int rc = send_queue_flush(&c->out, c->socket);
 
@@ -173,25 +175,26 @@ int session_error(struct connection *c, int rc, struct err *e, const char *what)
     case LIBSSH2_ERROR_KEX_FAILURE:
     case LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE:
     case LIBSSH2_ERROR_METHOD_NONE:
-        return err_set(e, ERR_UNSUPPORTED,
-                       "%s: libssh2 %s and the host have no algorithms in common (%d%s%s); before "
-                       "libssh2 1.11 an RSA host key needs ssh-rsa, and neither GCM ciphers nor EtM MACs "
-                       "are known: use libssh2 1.11 or later (Debian 13), or give the host an ECDSA key "
-                       "and AES-CTR",
-                       what, libssh2_version(0), rc, text != NULL ? " " : "", text != NULL ? text : "");
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "%s: libssh2 %s and the host have no algorithms in common (%d%s%s); before "
+            "libssh2 1.11 an RSA host key needs ssh-rsa, and neither GCM ciphers nor EtM MACs "
+            "are known: use libssh2 1.11 or later (Debian 13), or give the host an ECDSA key "
+            "and AES-CTR",
+            what, libssh2_version(0), rc, text != NULL ? " " : "", text != NULL ? text : "");
     case LIBSSH2_ERROR_AUTHENTICATION_FAILED:
         return err_set(e, ERR_AUTH, "%s: refused by the host", what);
     case LIBSSH2_ERROR_CHANNEL_FAILURE:
-        return err_set(e, ERR_LIMIT, "%s: the host opens no further session (MaxSessions of its sshd?)",
-                       what);
+        return err_set(e, ERR_LIMIT,
+                       "%s: the host opens no further session (MaxSessions of its sshd?)", what);
     case LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED:
         return err_set(e, ERR_REFUSED, "%s: the host refused to run a command", what);
     case LIBSSH2_ERROR_ALLOC:
         return err_set(e, ERR_SYSTEM, "%s: no memory", what);
     default:
         return err_set(e, ERR_NETWORK, "%s: %s (libssh2 %s, error %d)", what,
-                       text != NULL && text[0] != 0 ? text : "the connection failed", libssh2_version(0),
-                       rc);
+                       text != NULL && text[0] != 0 ? text : "the connection failed",
+                       libssh2_version(0), rc);
     }
 }
 
@@ -247,7 +250,8 @@ static int prefer(struct connection *c, int method, const char *list, struct err
     }
     libssh2_free(c->session, (void *)names);
     if (at == 0 || at >= sizeof known)
-        return err_set(e, ERR_UNSUPPORTED, "libssh2 %s knows none of: %s", libssh2_version(0), list);
+        return err_set(e, ERR_UNSUPPORTED, "libssh2 %s knows none of: %s", libssh2_version(0),
+                       list);
     rc = libssh2_session_method_pref(c->session, method, known);
     return rc == 0 ? 0 : err_set(e, ERR_SYSTEM, "libssh2 refuses its own algorithms (%d)", rc);
 }
@@ -256,7 +260,8 @@ static void set_callbacks(LIBSSH2_SESSION *session)
 {
 #if LIBSSH2_VERSION_NUM >= 0x010b01
     libssh2_session_callback_set2(session, LIBSSH2_CALLBACK_SEND, (libssh2_cb_generic *)queue_send);
-    libssh2_session_callback_set2(session, LIBSSH2_CALLBACK_RECV, (libssh2_cb_generic *)counted_recv);
+    libssh2_session_callback_set2(session, LIBSSH2_CALLBACK_RECV,
+                                  (libssh2_cb_generic *)counted_recv);
 #else
 /* Older ones take functions as void *, which ISO C does not know. */
 #pragma GCC diagnostic push
@@ -284,7 +289,8 @@ int session_open(struct connection *c, const struct ssh_options *o, const char *
     if (prefer(c, LIBSSH2_METHOD_HOSTKEY, host_key_types, e) != 0 ||
         prefer(c, LIBSSH2_METHOD_CRYPT_CS, ciphers, e) != 0 ||
         prefer(c, LIBSSH2_METHOD_CRYPT_SC, ciphers, e) != 0 ||
-        prefer(c, LIBSSH2_METHOD_MAC_CS, macs, e) != 0 || prefer(c, LIBSSH2_METHOD_MAC_SC, macs, e) != 0)
+        prefer(c, LIBSSH2_METHOD_MAC_CS, macs, e) != 0 ||
+        prefer(c, LIBSSH2_METHOD_MAC_SC, macs, e) != 0)
         return -1;
 
     while ((rc = libssh2_session_handshake(c->session, c->socket)) == LIBSSH2_ERROR_EAGAIN)

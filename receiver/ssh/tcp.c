@@ -15,7 +15,8 @@
 static int wait_connected(int fd, const struct ssh_options *o, uint64_t deadline_ms, bool *stopped)
 {
     for (;;) {
-        struct pollfd p[2] = { { .fd = fd, .events = POLLOUT }, { .fd = o->cancel_fd, .events = POLLIN } };
+        struct pollfd p[2] = { { .fd = fd, .events = POLLOUT },
+                               { .fd = o->cancel_fd, .events = POLLIN } };
         uint64_t now = io_clock_ms();
         int failure = 0;
         socklen_t size = sizeof failure;
@@ -119,7 +120,8 @@ int tcp_local_address(int fd, char *out, size_t room, struct err *e)
 
     if (getsockname(fd, (struct sockaddr *)&address, &size) != 0)
         return err_sys(e, "asking for the local address");
-    rc = getnameinfo((struct sockaddr *)&address, size, out, (socklen_t)room, NULL, 0, NI_NUMERICHOST);
+    rc = getnameinfo((struct sockaddr *)&address, size, out, (socklen_t)room, NULL, 0,
+                     NI_NUMERICHOST);
     if (rc != 0)
         return err_set(e, ERR_SYSTEM, "asking for the local address: %s", gai_strerror(rc));
     /* The scope of a link-local address means nothing on the other machine. */

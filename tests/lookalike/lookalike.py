@@ -57,11 +57,16 @@ def free_port(address):
         return s.getsockname()[1]
 
 
-def process_root(pid):
+def belongs(pid, folder):
+    """Is it a session's process, or process 1 of the sessions, of this look-alike?"""
     try:
-        return os.readlink("/proc/%s/root" % pid)
+        if os.readlink("/proc/%s/root" % pid) == os.path.join(folder, "root"):
+            return True
+        with open("/proc/%s/cmdline" % pid, "rb") as f:
+            words = f.read().split(b"\0")
     except OSError:
-        return None
+        return False
+    return words[0].endswith(b"/lookalike-init") and os.fsencode(folder) in words
 
 
 class Lookalike:
@@ -199,11 +204,11 @@ class Lookalike:
             self._wait_end(pid, 10)
         if getattr(self, "daemon", None) is not None:
             self.daemon.wait(10)
-        # The kernel has ended the sessions with their process 1; make sure, before files go.
-        root = os.path.join(self.dir, "root")
+        # With the daemon ends process 1 of the sessions, and with that, by the kernel's hand, all
+        # of them; make sure, before files go.
         deadline = time.monotonic() + 5
         while True:
-            left = [p for p in os.listdir("/proc") if p.isdigit() and process_root(p) == root]
+            left = [p for p in os.listdir("/proc") if p.isdigit() and belongs(p, self.dir)]
             if not left:
                 break
             if time.monotonic() > deadline:

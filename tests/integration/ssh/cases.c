@@ -23,8 +23,8 @@ static void run(struct transport *t, const char *command, const char *input, str
 
     *out = (struct bytes){ .ceiling = 1 << 20 };
     *errors = (struct bytes){ .ceiling = 1 << 20 };
-    CALL(transport_run(t, command, input, input != NULL ? strlen(input) : 0, MINUTE_MS, out, errors, ended,
-                       &e),
+    CALL(transport_run(t, command, input, input != NULL ? strlen(input) : 0, MINUTE_MS, out, errors,
+                       ended, &e),
          &e);
     CHECK(ended->known);
 }
@@ -44,7 +44,8 @@ static void exits_and_signals(struct transport *t)
     struct remote_exit ended;
 
     run(t, "echo one; echo two >&2; exit 7", NULL, &out, &errors, &ended);
-    CHECK(text_is(&out, "one\n") && text_is(&errors, "two\n") && ended.status == 7 && !ended.signalled);
+    CHECK(text_is(&out, "one\n") && text_is(&errors, "two\n") && ended.status == 7 &&
+          !ended.signalled);
     run(t, "cat; echo end", "hello", &out, &errors, &ended);
     CHECK(text_is(&out, "helloend\n") && text_is(&errors, "") && ended.status == 0);
     run(t, "kill -KILL $$", NULL, &out, &errors, &ended);
@@ -82,10 +83,12 @@ static void ceilings_and_times(struct transport *t)
     struct err e;
     uint64_t start_ms = io_clock_ms();
 
-    CHECK(transport_run(t, "head -c 1001 /dev/zero", NULL, 0, MINUTE_MS, &out, NULL, &ended, &e) == -1);
+    CHECK(transport_run(t, "head -c 1001 /dev/zero", NULL, 0, MINUTE_MS, &out, NULL, &ended, &e) ==
+          -1);
     CHECK(e.code == ERR_LIMIT);
     out.count = 0;
-    CALL(transport_run(t, "head -c 1000 /dev/zero", NULL, 0, MINUTE_MS, &out, NULL, &ended, &e), &e);
+    CALL(transport_run(t, "head -c 1000 /dev/zero", NULL, 0, MINUTE_MS, &out, NULL, &ended, &e),
+         &e);
     CHECK(out.count == 1000 && ended.known && ended.status == 0);
     out.count = 0;
     CHECK(transport_run(t, "sleep 30", NULL, 0, 300, &out, NULL, &ended, &e) == -1);
@@ -297,7 +300,8 @@ void case_upload(struct transport *t, const char *folder)
     CALL(transport_upload(t, data, sizeof data, -1, path, 0500, MINUTE_MS, &e), &e);
     check_file(t, path, data, sizeof data);
     /* It never replaces. */
-    CHECK(transport_upload(t, data, 10, -1, path, 0500, MINUTE_MS, &e) == -1 && e.code == ERR_REFUSED);
+    CHECK(transport_upload(t, data, 10, -1, path, 0500, MINUTE_MS, &e) == -1 &&
+          e.code == ERR_REFUSED);
     check_file(t, path, data, sizeof data);
     CHECK(snprintf(local, sizeof local, "%s/local", folder) < (int)sizeof local);
     fd = open(local, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -365,7 +369,8 @@ static void *read_until_cut(void *argument)
 /* The fixture cuts the connection when it has read "ready". */
 void case_cut(struct transport *t)
 {
-    static const char *const commands[] = { "sleep 600", "cat > /dev/null", "cat /dev/zero", "sleep 600" };
+    static const char *const commands[] = { "sleep 600", "cat > /dev/null", "cat /dev/zero",
+                                            "sleep 600" };
     static void *(*const bodies[])(void *) = { wait_for_cut, write_until_cut, read_until_cut,
                                                write_until_cut };
     struct remote_process p[4];

@@ -27,7 +27,8 @@ static int give_secret(void *context, struct bytes *answer, struct err *e)
     return bytes_append(answer, g->password, strlen(g->password), e);
 }
 
-static int give_answer(void *context, const char *prompt, bool echo, struct bytes *answer, struct err *e)
+static int give_answer(void *context, const char *prompt, bool echo, struct bytes *answer,
+                       struct err *e)
 {
     struct given *g = context;
 
@@ -45,7 +46,8 @@ static const char *value_of(const char *argument, const char *name)
 {
     size_t count = strlen(name);
 
-    return strncmp(argument, name, count) == 0 && argument[count] == '=' ? argument + count + 1 : NULL;
+    return strncmp(argument, name, count) == 0 && argument[count] == '=' ? argument + count + 1
+                                                                         : NULL;
 }
 
 /* A descriptor that is readable at once. */

@@ -24,6 +24,7 @@ struct scene {
     char path[DISKS][96];
     uint8_t *disk[DISKS], *copy[DISKS];
     uint64_t capacity[DISKS];
+    char command[2048];
     struct memory_sink sink[DISKS];
     struct transport *transport;
     struct agent_session_config config;
@@ -53,10 +54,13 @@ static void scene_new(struct scene *s)
         close(fd);
         memory_sink_init(&s->sink[i], s->copy[i], s->capacity[i], 64 << 10);
     }
+    /* Another agent, or one under a system-call filter: a shell command. */
+    snprintf(s->command, sizeof s->command, "echo noise from a profile; exec %s --serve",
+             getenv("VMFERRY_TEST_AGENT") != NULL ? getenv("VMFERRY_TEST_AGENT") : "'" AGENT "'");
     assert_int_equal(process_transport_new(&s->transport, &e), 0);
     s->config = (struct agent_session_config){
         .transport = s->transport,
-        .command = "echo noise from a profile; exec '" AGENT "' --serve",
+        .command = s->command,
         .mode_set = RECORD_MODE_SET_ALL,
         .workers_max = 2,
         .memory_bytes = 48 << 20,

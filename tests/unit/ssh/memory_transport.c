@@ -20,8 +20,8 @@ struct memory_process {
     struct memory_transport *m;
     struct memory_answer answer;
     char *command;
-    int fd; /* our end */
-    bool taken;   /* a thread plays the command */
+    int fd;        /* our end */
+    bool taken;    /* a thread plays the command */
     bool reported; /* standard error was given out */
     pthread_t thread;
     struct bytes input;
@@ -60,15 +60,18 @@ static struct memory_answer find_answer(struct memory_transport *m, const char *
         m->used[i] = true;
         return m->answers[i];
     }
-    return (struct memory_answer){ .command = "", .errors = "sh: no such command in the script\n", .status = 127 };
+    return (struct memory_answer){ .command = "",
+                                   .errors = "sh: no such command in the script\n",
+                                   .status = 127 };
 }
 
 /* Plays one command: prints its output and takes its input, until both have ended. */
 static void *play(void *argument)
 {
     struct memory_process *p = argument;
-    size_t left = p->answer.out == NULL ? 0
-                  : p->answer.out_bytes > 0 ? p->answer.out_bytes : strlen(p->answer.out);
+    size_t left = p->answer.out == NULL     ? 0
+                  : p->answer.out_bytes > 0 ? p->answer.out_bytes
+                                            : strlen(p->answer.out);
     const char *at = p->answer.out;
     bool out_ended = false;
     bool in_ended = false;
@@ -129,7 +132,8 @@ static void process_free(struct memory_process *p)
     free(p);
 }
 
-static int memory_exec(struct transport *t, const char *command, struct remote_process *out, struct err *e)
+static int memory_exec(struct transport *t, const char *command, struct remote_process *out,
+                       struct err *e)
 {
     struct memory_transport *m = of(t);
     struct memory_process *p = calloc(1, sizeof *p);
@@ -144,8 +148,8 @@ static int memory_exec(struct transport *t, const char *command, struct remote_p
     p->command = strdup(command);
     pthread_mutex_lock(&m->lock);
     if (m->dead || m->process_count == COMMANDS_MAX) {
-        err_set(e, m->dead ? ERR_NETWORK : ERR_LIMIT, "memory: %s", m->dead ? "the connection was cut"
-                                                                              : "too many commands");
+        err_set(e, m->dead ? ERR_NETWORK : ERR_LIMIT, "memory: %s",
+                m->dead ? "the connection was cut" : "too many commands");
         goto out;
     }
     p->answer = find_answer(m, command);
@@ -175,7 +179,8 @@ static struct timespec deadline_in(uint64_t ms)
     return t;
 }
 
-static int report(struct memory_process *p, struct remote_exit *out, struct bytes *errors, struct err *e)
+static int report(struct memory_process *p, struct remote_exit *out, struct bytes *errors,
+                  struct err *e)
 {
     const struct memory_answer *a = &p->answer;
 

@@ -1,6 +1,6 @@
 /*
- * A transport without a host: commands are looked up in a script and answered from memory, and what was
- * run is written down.  For tests of the layers above.
+ * A transport without a host: commands are looked up in a script and answered from memory, and what
+ * was run is written down.  For tests of the layers above.
  */
 #ifndef TESTS_UNIT_SSH_MEMORY_TRANSPORT_H
 #define TESTS_UNIT_SSH_MEMORY_TRANSPORT_H
@@ -12,20 +12,22 @@
 
 struct memory_transport;
 
-/* One answer.  The first unused one that fits a command is taken; one with `always` is never used up. */
+/* One answer.  The first unused one that fits a command is taken; one with `always` is never used
+ * up. */
 struct memory_answer {
     const char *command; /* the whole command, or its beginning */
     bool prefix;
     bool always;
-    const char *out;     /* standard output; NULL: none */
-    size_t out_bytes;    /* 0: out is text */
-    const char *errors;  /* standard error, text; NULL: none */
+    const char *out;    /* standard output; NULL: none */
+    size_t out_bytes;   /* 0: out is text */
+    const char *errors; /* standard error, text; NULL: none */
     int status;
-    const char *signal;  /* not NULL: ended by this signal */
-    bool cut;            /* the connection dies after out was sent */
+    const char *signal; /* not NULL: ended by this signal */
+    bool cut;           /* the connection dies after out was sent */
 };
 
-/* The answers are copied, what they point to is borrowed.  A command without an answer ends with 127. */
+/* The answers are copied, what they point to is borrowed.  A command without an answer ends with
+ * 127. */
 struct memory_transport *memory_transport_new(const struct memory_answer *answers, size_t count);
 void memory_transport_add(struct memory_transport *m, const struct memory_answer *answer);
 

@@ -14,14 +14,16 @@
 
 #define KEY_A "AAAAC3NzaC1lZDI1NTE5AAAAIOhbxhRnBOYLA6yR0pLS7jjUyV4A7JiWS1mT+SphMS9r"
 #define KEY_B "AAAAC3NzaC1lZDI1NTE5AAAAIPUwrKqT5TC/lNlBQN3Ft7oC1TKb8FSyrVEIIXAfEtsB"
-#define KEY_C                                                                                          \
-    "AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBIAve34D7IZUlgj5J6v4MKGaaE8uWaWrgnE60BVFUYT/" \
+#define KEY_C                                                                                      \
+    "AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBIAve34D7IZUlgj5J6v4MKGaaE8uWaWrgnE60BVF" \
+    "UYT/"                                                                                         \
     "IBa093ZPDDeXQrCjA7mcxN0s/FJBlawSd6OGr/jjTWU="
 #define A "ssh-ed25519 " KEY_A
 #define B "ssh-ed25519 " KEY_B
 #define C "ecdsa-sha2-nistp256 " KEY_C
-#define HASHED "|1|B0ulgLL5jlp2pnUD3CdQQoIwo+Q=|FZnHNOEQz/Ll4w8nNMNhj30pOhc="      /* esx.example */
-#define HASHED_2222 "|1|Qtl9hfo6zbcMzBbMk/+GQH7vDWU=|viinyB4DMlQ07VtY/yacY22vf+s=" /* [esx.example]:2222 */
+#define HASHED "|1|B0ulgLL5jlp2pnUD3CdQQoIwo+Q=|FZnHNOEQz/Ll4w8nNMNhj30pOhc=" /* esx.example */
+#define HASHED_2222                                                                                \
+    "|1|Qtl9hfo6zbcMzBbMk/+GQH7vDWU=|viinyB4DMlQ07VtY/yacY22vf+s=" /* [esx.example]:2222 */
 
 /* From a buffer of the exact size, so that the sanitizer sees one byte too many. */
 static void parse(struct known_host *h, const char *host, uint16_t port, const char *text)
@@ -53,7 +55,8 @@ static size_t blob_of(const char *key, uint8_t *out)
     return count;
 }
 
-static enum known_verdict verdict(const char *host, uint16_t port, const char *text, const char *key)
+static enum known_verdict verdict(const char *host, uint16_t port, const char *text,
+                                  const char *key)
 {
     static struct known_host h;
     uint8_t blob[256];
@@ -231,7 +234,8 @@ static void too_many_keys_are_a_limit(void **state)
     known_host_free(&h);
 }
 
-/* Damage at every byte: nothing but the verdict may change, and only to one that does not let us in. */
+/* Damage at every byte: nothing but the verdict may change, and only to one that does not let us
+ * in. */
 static void no_damage_makes_another_key_match(void **state)
 {
     static const char good[] = HASHED " " A "\n@revoked * " C "\nesx.example,!x " A "\n";
@@ -257,7 +261,8 @@ static void no_damage_makes_another_key_match(void **state)
 
 static void names_of_hosts_are_checked(void **state)
 {
-    static const char *const bad[] = { "", " ", "a b", "a,b", "*", "a?", "!a", "|1|", "@revoked", "#a", "a\n", "\x7f" };
+    static const char *const bad[] = { "",   " ",   "a b",      "a,b", "*",   "a?",
+                                       "!a", "|1|", "@revoked", "#a",  "a\n", "\x7f" };
     static struct known_host h;
     struct err e;
 

@@ -101,9 +101,29 @@ static void every_byte_survives_the_shell(void **state)
 
 static void odd_words_survive_the_shell(void **state)
 {
-    static const char *const words[] = { "",    "'",   "''",  "'''", "\\", "\n",     "$(id)",      "`id`",
-                                         "$HOME", "*", "~",   "a b", "!x", "'\\''",  "\"",         "-n",
-                                         "\\'", ";id", "#",   "\\n", "\t", "a'b'c'", "[ds] vm/vm.vmx" };
+    static const char *const words[] = { "",
+                                         "'",
+                                         "''",
+                                         "'''",
+                                         "\\",
+                                         "\n",
+                                         "$(id)",
+                                         "`id`",
+                                         "$HOME",
+                                         "*",
+                                         "~",
+                                         "a b",
+                                         "!x",
+                                         "'\\''",
+                                         "\"",
+                                         "-n",
+                                         "\\'",
+                                         ";id",
+                                         "#",
+                                         "\\n",
+                                         "\t",
+                                         "a'b'c'",
+                                         "[ds] vm/vm.vmx" };
 
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(words); i++)
@@ -172,7 +192,9 @@ static void commands_are_run_and_recorded(void **state)
 
 static void output_past_the_ceiling_is_a_limit(void **state)
 {
-    static const struct memory_answer answers[] = { { .command = "long", .out = "12345", .always = true } };
+    static const struct memory_answer answers[] = {
+        { .command = "long", .out = "12345", .always = true }
+    };
     struct memory_transport *m = memory_transport_new(answers, 1);
     struct transport *t = memory_transport_base(m);
     struct bytes out = { .ceiling = 4 };
@@ -192,7 +214,9 @@ static void output_past_the_ceiling_is_a_limit(void **state)
 
 static void a_cut_is_a_network_error_for_good(void **state)
 {
-    static const struct memory_answer answers[] = { { .command = "c", .out = "half", .cut = true } };
+    static const struct memory_answer answers[] = {
+        { .command = "c", .out = "half", .cut = true }
+    };
     struct memory_transport *m = memory_transport_new(answers, 1);
     struct transport *t = memory_transport_base(m);
     struct bytes out = { .ceiling = 100 };
