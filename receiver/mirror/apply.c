@@ -131,7 +131,6 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
                       .digests = { .fd = -1 },
                       .index = PATCH_CURSOR_EMPTY };
     char hold[LAYOUT_NAME_ROOM], digests[LAYOUT_NAME_ROOM];
-    uint64_t last = 0;
     int rc = -1;
 
     hold_name(hold, d);
@@ -149,8 +148,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     while (r.index.have) {
         if (apply_entry(s, &r, d, e) != 0)
             goto out;
-        last = r.index.entry.block * d->block_bytes;
-        env_progress(&s->env, d->file, last, d->capacity_bytes);
+        env_progress(&s->env, d->file, r.index.entry.block * d->block_bytes, d->capacity_bytes);
         if (patch_step(&r.index, e) != 0) {
             err_add(e, "redo-%" PRIu64 ".index", d->number);
             goto out;
@@ -159,6 +157,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     if (digest_writer_flush(&r.digests, e) != 0 || io_sync(r.image_fd, e) != 0 ||
         io_sync(r.digests.fd, e) != 0)
         goto out;
+    env_progress(&s->env, d->file, d->capacity_bytes, d->capacity_bytes);
     rc = r.damaged == 0 ? 0
                         : err_set(e, ERR_CORRUPT, "redo-%" PRIu64 ".blocks: %" PRIu64
                                   " blocks are damaged", d->number, r.damaged);
