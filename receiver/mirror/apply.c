@@ -81,7 +81,7 @@ static int apply_entry(struct store *s, struct redo *r, const struct manifest_di
     if (patch_payload(r->blocks_fd, n, &d->secret, bytes, &r->room, e) == 0) {
         if (io_pwrite_all(r->image_fd, r->room.plain, bytes, at, e) != 0)
             return -1;
-    } else if (e->code != ERR_CORRUPT || !s->salvage) {
+    } else if (e->code != ERR_CORRUPT || !s->for_run) {
         return err_add(e, "redo-%" PRIu64 ".blocks", d->number);
     } else {
         r->damaged++; /* its digest shows the next reader that the image does not have it */
@@ -406,7 +406,7 @@ static int apply_redos(struct store *s, struct manifest *c, struct err *e)
 
         if (!d->redo.there || apply_redo(s, c, d, e) == 0)
             continue;
-        if (!s->salvage || (e->code != ERR_CORRUPT && e->code != ERR_NOT_FOUND))
+        if (!s->for_run || (e->code != ERR_CORRUPT && e->code != ERR_NOT_FOUND))
             return -1;
         env_warn(&s->env, "%s: %s; the image is read and brought up to date by this run", s->path,
                  e->text);
