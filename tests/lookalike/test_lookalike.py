@@ -290,6 +290,41 @@ class Life(Base):
         self.assertEqual(self.host.vm(name)["power"], "on")
         self.host.ask("autostart", vms=[])
 
+    def test_a_reboot_ends_the_tasks(self):
+        name, vmid, _ = self.vm()
+        self.turn("create-delay", "3")
+        one = subprocess.Popen(self.ssh.command("vim-cmd vmsvc/snapshot.create %d x" % vmid),
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        one.stdout.readline()
+        self.host.reboot()
+        self.assertEqual(one.wait(10), 255)
+        one.stdout.close()
+        self.assertTrue(wait_for(lambda: not self.host.vm(name)["busy"], 2))
+        self.assertEqual(self.host.snapshots(name), [])
+
+    def test_a_killed_daemon_finds_its_files_again(self):
+        folder = os.path.join(self.work, "crash")
+        host = Lookalike.start(folder)
+        host.add_vm({"name": "v", "power": "on", "disks": [{"size": "4m"}]})
+        for n in range(4):
+            host.ask("guest-start", vm="v", rate=300, seed=n)
+            host.ask("snapshot-create", vm="v", name="s%d" % n)
+            os.kill(host.pid(), signal.SIGKILL)
+            host.daemon.wait()
+            host.stop()
+            host = Lookalike.start(folder)
+        self.addCleanup(host.stop)
+        self.assertEqual([s["name"] for s in host.snapshots("v")], ["s0", "s1", "s2", "s3"])
+        host.truth("v", "scsi0:0", self.out("s2"), "s2")
+        host.truth("v", "scsi0:0", self.out("now"))
+        for uid in (2, 4, 1, 3):
+            host.ask("snapshot-remove", vm="v", id=uid)
+        host.truth("v", "scsi0:0", self.out("again"), "3")
+        self.assertTrue(same(self.out("s2"), self.out("again")))
+        host.truth("v", "scsi0:0", self.out("again"))
+        self.assertTrue(same(self.out("now"), self.out("again")))
+        self.assertEqual(host.leftovers()["files"], [])
+
     def test_a_reboot(self):
         name, vmid, folder = self.vm()
         self.ssh.run("vim-cmd vmsvc/snapshot.create %d keep" % vmid)
