@@ -5,40 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-size_t utf8_character(const char *text)
-{
-    const uint8_t *b = (const uint8_t *)text;
-    uint32_t code, least;
-    size_t count;
-
-    if (b[0] == 0)
-        return 0;
-    if (b[0] < 0x80)
-        return 1;
-    if (b[0] >= 0xc2 && b[0] <= 0xdf) {
-        count = 2;
-        code = b[0] & 0x1f;
-        least = 0x80;
-    } else if ((b[0] & 0xf0) == 0xe0) {
-        count = 3;
-        code = b[0] & 0x0f;
-        least = 0x800;
-    } else if (b[0] >= 0xf0 && b[0] <= 0xf4) {
-        count = 4;
-        code = b[0] & 0x07;
-        least = 0x10000;
-    } else {
-        return 0;
-    }
-    for (size_t i = 1; i < count; i++) {
-        if ((b[i] & 0xc0) != 0x80) /* a NUL too */
-            return 0;
-        code = code << 6 | (b[i] & 0x3f);
-    }
-    if (code < least || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-        return 0;
-    return count;
-}
+#include "receiver/base/utf8.h"
 
 /* Must the character of `count` bytes (0: an invalid byte) at `at` be written as %XX? */
 static bool must_escape(const char *raw, const char *at, size_t count)
@@ -60,7 +27,8 @@ void name_made_safe(const char *raw, char out[NAME_SAFE_ROOM])
     const char *at = raw;
 
     while (*at != 0) {
-        size_t count = utf8_character(at);
+        uint32_t c;
+        size_t count = utf8_decode(at, strnlen(at, 4), &c);
         bool escape = must_escape(raw, at, count);
         size_t bytes = count > 0 ? count : 1;
         size_t needs = escape ? 3 * bytes : bytes;

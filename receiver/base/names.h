@@ -7,16 +7,8 @@
 #ifndef RECEIVER_BASE_NAMES_H
 #define RECEIVER_BASE_NAMES_H
 
-#include <stddef.h>
-
 enum { NAME_SAFE_MAX = 200, NAME_SAFE_ROOM = NAME_SAFE_MAX + 1 };
 
 void name_made_safe(const char *raw, char out[NAME_SAFE_ROOM]);
-
-/*
- * Bytes of the valid UTF-8 character at text (1 to 4), or 0 when there is none: an invalid or cut
- * sequence, a surrogate, an overlong form, or the end of the text.
- */
-size_t utf8_character(const char *text);
 
 #endif

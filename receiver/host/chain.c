@@ -195,7 +195,11 @@ static int plan_link(const struct planner *p, const struct vm_disk *disk, const 
     if (read_descriptor(p, path, absolute, &d, &text, e) != 0)
         return err_add(e, "disk %s", out->slot);
     out->outcome = outcome;
-    if (!is_plain_base(d))
+    /* A snapshot of a device mapping puts an ordinary delta on top of it: only the base tells. */
+    if (descriptor_word_is(d->create_type, "vmfsRawDeviceMap") ||
+        descriptor_word_is(d->create_type, "vmfsPassthroughRawDeviceMap"))
+        rc = skip(out, "is a raw device mapping, which is not read");
+    else if (!is_plain_base(d))
         rc = refuse(out, path, d->create_type, "is of a form that is not read yet");
     else if ((trap = trap_in(d)) != NULL)
         rc = refuse(out, path, d->create_type, trap);

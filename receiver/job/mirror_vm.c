@@ -192,6 +192,13 @@ static void close_sinks(struct work *w)
     w->sinks = NULL;
 }
 
+/* Bytes on the data channel.  What `dd` prints crosses it as it is, for the plan and for samples. */
+static uint64_t sent_bytes(const struct work *w, const struct transfer_disk *t)
+{
+    return w->read.read_path == READ_PATH_SSH_DD ? t->totals.read_bytes + t->totals.sampled_bytes
+                                                 : t->totals.sent_bytes;
+}
+
 static int commit(struct work *w, struct err *e)
 {
     struct vm_result *v = w->result;
@@ -221,7 +228,7 @@ static int commit(struct work *w, struct err *e)
             .allocated_bytes = t->allocated_bytes,
             .read_bytes = t->totals.read_bytes,
             .sampled_bytes = t->totals.sampled_bytes,
-            .sent_bytes = t->totals.sent_bytes,
+            .sent_bytes = sent_bytes(w, t),
             .milliseconds = t->ms,
         };
     }
@@ -286,9 +293,7 @@ static void fill_disks(struct work *w)
         r->allocated = t->allocated_bytes;
         r->read = t->totals.read_bytes;
         r->sampled = t->totals.sampled_bytes;
-        /* What `dd` prints crosses the channel as it is. */
-        r->sent = w->read.read_path == READ_PATH_SSH_DD ? r->read + r->sampled
-                                                         : t->totals.sent_bytes;
+        r->sent = sent_bytes(w, t);
         r->ms = t->ms;
         r->root_known = t->done;
         r->root = t->root;

@@ -138,7 +138,7 @@ static int put_agent(struct vm_read *r, struct err *e)
         r->agent_placed = true;
         r->read_path = READ_PATH_AGENT;
     } else {
-        log_note("%s: %s; reading over SSH with dd, which is slower", r->vm->name, r->placed.reason);
+        log_note("%s: %s", r->vm->name, r->placed.reason);
     }
     return 0;
 }

@@ -26,6 +26,16 @@ def same(a, b):
     return filecmp.cmp(a, b, shallow=False)
 
 
+def wait_for(condition, seconds=20):
+    """Until the condition holds; what it said last."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value or time.monotonic() > deadline:
+            return value
+        time.sleep(0.02)
+
+
 class Client:
     """The ssh command with one host's key and known_hosts."""
 
@@ -43,9 +53,7 @@ class Client:
             ["ssh", "-M", "-N", "-S", path, *self.options, *self.key,
              "root@" + self.host.address], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not os.path.exists(path) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: os.path.exists(path))
         self.key += ["-S", path]
 
     def close(self):
@@ -193,11 +201,14 @@ class Login(Base):
         self.assertEqual(self.ssh.rc("kill -9 $$"), 255)
 
     def test_only_the_applets_of_esxi_are_there(self):
-        for name in ("tr", "id", "cmp", "base64", "xxd", "realpath", "free", "perl", "rsync",
-                     "command", "busybox", "bash", "python"):
-            self.assertEqual(self.ssh.rc(name + " </dev/null >/dev/null 2>&1"), 127, name)
-        for name in ("awk", "sed", "dd", "stat", "sha256sum", "vim-cmd", "vmkfstools", "esxcli"):
-            self.assertEqual(self.ssh.text("which " + name), "/bin/%s\n" % name)
+        absent = ("tr", "id", "cmp", "base64", "xxd", "realpath", "free", "perl", "rsync",
+                  "command", "busybox", "bash", "python")
+        text = self.ssh.text("for x in %s; do $x </dev/null >/dev/null 2>&1; echo $x $?; done"
+                             % " ".join(absent))
+        self.assertEqual(text, "".join(name + " 127\n" for name in absent))
+        present = ("awk", "sed", "dd", "stat", "sha256sum", "vim-cmd", "vmkfstools", "esxcli")
+        self.assertEqual(self.ssh.text("which " + " ".join(present)),
+                         "".join("/bin/%s\n" % name for name in present))
 
     def test_dd_knows_no_flags_and_timeout_is_old(self):
         self.assertEqual(self.ssh.rc("dd if=/dev/zero iflag=fullblock count=1"), 1)
@@ -245,8 +256,7 @@ class Login(Base):
     def test_connections_run_out_and_come_back(self):
         self.host.knob("connections", "2")
         self.assertEqual([self.ssh.rc("true") for _ in range(2)], [0, 0])
-        time.sleep(0.2)
-        self.assertEqual(self.ssh.rc("true"), 255)
+        self.assertTrue(wait_for(lambda: self.ssh.rc("true") == 255))
         self.host.knob("connections", "")
         self.assertEqual(self.ssh.rc("true"), 0)
 
@@ -443,6 +453,8 @@ class Inventory(Base):
         self.assertIn(b"Skipping invalid VM '%d'\n" % vmid, done.stderr)
         self.assertIn('connectionState = "invalid"',
                       self.ssh.text("vim-cmd vmsvc/get.summary %d" % vmid))
+        self.assertIn("(vim.fault.InvalidState)",
+                      self.ssh.text("vim-cmd vmsvc/device.getdevices %d" % vmid, False))
         self.host.ask("vm-invalid", vm=str(vmid), on=False)
 
     def test_faults(self):
@@ -476,7 +488,6 @@ class Inventory(Base):
     def test_datastores(self):
         text = self.ssh.text("esxcli storage filesystem list").splitlines()
         self.assertTrue(text[0].startswith("Mount Point  "))
-        cuts = [(m.start(), m.end()) for m in __import__("re").finditer("-+", text[1])]
         cuts = []
         at = 0
         for dashes in text[1].split("  "):
@@ -501,6 +512,10 @@ class Inventory(Base):
         self.assertEqual(len(made["uuid"]), 17)
         self.assertIn("NFS-1.00 file system", self.ssh.text("vmkfstools -P /vmfs/volumes/small"))
         self.ssh.run("rm /vmfs/volumes/small/x")
+        with open(self.host.path("/vmfs/volumes/small/y"), "wb") as f:
+            f.write(b"seen")
+        self.assertEqual(self.ssh.text("cat /vmfs/volumes/small/y"), "seen")
+        self.ssh.run("rm /vmfs/volumes/small/y")
 
     def test_register_and_unregister(self):
         name, vmid, folder = self.vm("off")
@@ -526,6 +541,97 @@ class Inventory(Base):
         self.assertIn("Failed to login: ", self.ssh.text("vim-cmd vmsvc/getallvms", False))
         self.assertEqual(self.ssh.rc("vim-cmd hostsvc/hostsummary"), 0)
         self.host.knob("vim-cmd-match", "")
+
+    def test_vim_cmd_hangs(self):
+        self.turn("vim-cmd", "hang")
+        started = time.monotonic()
+        self.assertEqual(self.ssh.text("timeout -t 1 vim-cmd vmsvc/getallvms 2>/dev/null; echo $?"),
+                         "143\n")
+        self.assertGreater(time.monotonic() - started, 0.9)
+
+    def test_a_question_holds_power_on(self):
+        _, vmid, _ = self.vm("off")
+        self.turn("power-on", "question")
+        self.assertEqual(self.ssh.text("vim-cmd vmsvc/message %d" % vmid), "No message.\n")
+        self.ssh.run("vim-cmd vmsvc/power.on %d >/tmp/on 2>&1 &" % vmid)
+        self.assertTrue(wait_for(lambda: self.ssh.text(
+            "vim-cmd vmsvc/message %d" % vmid) != "No message.\n"))
+        text = self.ssh.text("vim-cmd vmsvc/message %d" % vmid)
+        self.assertTrue(text.startswith("Virtual machine message 27:\nmsg.uuid.altered:"))
+        self.assertIn("   2. I Copied It (I Copied It) [default]\n", text)
+        self.ssh.run("vim-cmd vmsvc/message %d 27 2" % vmid)
+        self.assertTrue(wait_for(lambda: self.host.vm(vmid)["power"] == "on"))
+        self.ssh.run("rm /tmp/on")
+
+    def test_power_by_vim_cmd(self):
+        _, vmid, _ = self.vm("off")
+        for command, state in (("on", "Powered on"), ("suspend", "Suspended"),
+                               ("on", "Powered on"), ("shutdown", "Powered off"),
+                               ("on", "Powered on"), ("off", "Powered off")):
+            self.ssh.run("vim-cmd vmsvc/power.%s %d" % (command, vmid))
+            self.assertEqual(self.ssh.text("vim-cmd vmsvc/power.getstate %d" % vmid),
+                             "Retrieved runtime info\n%s\n" % state)
+        self.assertEqual(self.ssh.run("vim-cmd vmsvc/power.off %d" % vmid, check=False).stdout,
+                         b"Powering off VM:\nPower off failed\n")
+
+    def test_a_finished_task_says_so(self):
+        _, vmid, _ = self.vm()
+        self.assertEqual(self.ssh.text("vim-cmd vmsvc/get.tasklist %d" % vmid),
+                         "(ManagedObjectReference) []\n")
+        self.ssh.run("vim-cmd vmsvc/snapshot.create %d t" % vmid)
+        text = self.ssh.text("vim-cmd vmsvc/get.tasklist %d" % vmid)
+        self.assertRegex(text, r"^\(ManagedObjectReference\) \[\n   'vim.Task:haTask-%d-"
+                               r"vim.VirtualMachine.createSnapshot-\d+'\n\]\n$" % vmid)
+        text = self.ssh.text("vim-cmd vimsvc/task_info " + text.split("'")[1].split(":")[1])
+        self.assertIn('state = "success", \n', text)
+        self.assertIn("error = (vmodl.MethodFault) null, \n", text)
+        self.assertIn("(vmodl.fault.ManagedObjectNotFound) {",
+                      self.ssh.text("vim-cmd vimsvc/task_info haTask-1-x-2", False))
+
+    def test_the_small_commands(self):
+        self.assertRegex(self.ssh.text("df -h"), r"(?m)^Filesystem +Size +Used Available Use% "
+                                                 r"Mounted on\nVMFS-5 .* /vmfs/volumes/datastore1$")
+        self.assertRegex(self.ssh.text("vdf"), r"(?m)^tmp +262144 ")
+        self.assertIn("CID       WorldName", self.ssh.text("ps"))
+        self.assertEqual(self.ssh.text("hostname"), "localhost\n")
+        self.assertEqual(self.ssh.text("uname -a"), "VMkernel localhost 6.7.0 #1 SMP Release build-"
+                         "8169922 Apr  3 2018 14:48:22 x86_64 x86_64 x86_64 ESXi\n")
+        self.assertIn("vmodl key: esxEnterprisePlus\n",
+                      self.ssh.text("vim-cmd vimsvc/license --show"))
+        self.assertIn("Error: Unknown command or namespace system bogus\n",
+                      self.ssh.text("esxcli system bogus", False))
+        self.assertEqual(self.ssh.rc("esxcli system settings advanced list "
+                                     "-o /User/execInstalledOnly"), 1)
+        self.assertIn('fullName = "VMware ESXi 6.7.0 build-8169922"',
+                      self.ssh.text("vim-cmd hostsvc/hostsummary"))
+        self.assertIn("max supported file size 64 TB", self.ssh.text(
+            "vmkfstools -P -h /vmfs/volumes/datastore1"))
+
+    def test_lock_owners_are_named(self):
+        name, _, folder = self.vm()
+        self.assertIn('"%s-flat.vmdk" is locked in Exclusive mode by host having mac' % name,
+                      self.ssh.text("vmfsfilelockinfo -p %s/%s-flat.vmdk" % (folder, name)))
+        self.assertIn("is not locked by any ESX host and is Free",
+                      self.ssh.text("vmfsfilelockinfo -p %s/%s.nvram" % (folder, name)))
+
+    def test_identity_of_disks_by_choice(self):
+        name, _, folder = self.vm("off", disks=[{"size": "1m", "uuid": ""},
+                                                {"size": "1m", "uuid": "6000C29" + "ab" * 12 + "c"},
+                                                {"size": "1m", "uuid": "6000C29" + "ab" * 12 + "c"}])
+        self.assertNotIn("ddb.uuid", self.ssh.text("cat %s/%s.vmdk" % (folder, name)))
+        self.assertEqual(self.ssh.text("cat %s/*.vmdk | grep -c '^ddb.uuid = \"60 00 c2 9a ba'"
+                                       % folder), "2\n")
+
+    def test_tests_can_change_a_vm(self):
+        name, vmid, folder = self.vm("off")
+        self.host.ask("rename", vm=vmid, name="other name")
+        self.host.ask("vmx-set", vm=vmid, values={"ctkEnabled": "TRUE", "nvram": None})
+        text = self.ssh.text("cat %s/%s.vmx" % (folder, name))
+        self.assertIn('displayName = "other name"\n', text)
+        self.assertIn('ctkEnabled = "TRUE"\n', text)
+        self.assertNotIn("nvram", text)
+        self.assertIn("changeTrackingEnabled = true",
+                      self.ssh.text("vim-cmd vmsvc/get.config %d" % vmid))
 
     def test_delays(self):
         self.turn("delay-vim-cmd", "0.4")
@@ -591,9 +697,10 @@ class Disks(Base):
     def test_a_snapshot_freezes_the_base_while_the_guest_writes(self):
         name, vmid, folder = self.vm(disks=[{"size": "16m"}, {"size": "5m", "thin": False}])
         self.host.ask("guest-start", vm=vmid, rate=400, seed=7)
-        time.sleep(0.2)
+        wait_for(lambda: self.host.vm(vmid)["writes"] > 20)
         self.assertEqual(self.create(vmid, "one"), (0, "Create Snapshot:\n"))
-        time.sleep(0.2)
+        before = self.host.vm(vmid)["writes"]
+        wait_for(lambda: self.host.vm(vmid)["writes"] > before + 40)
         for slot, flat in (("scsi0:0", name), ("scsi0:1", name + "_1")):
             self.read("%s/%s-flat.vmdk" % (folder, flat), self.out("frozen"))
             self.host.truth(vmid, slot, self.out("truth"), "one")
@@ -646,9 +753,9 @@ class Disks(Base):
                 self.create(vmid, "s%d" % uid)
                 truths[uid] = self.out("truth%d" % uid)
                 self.host.truth(vmid, "scsi0:0", truths[uid])
-                for n in range(20):
-                    self.host.ask("guest-write", vm=vmid, slot="scsi0:0", length=3000,
-                                  offset=(n * 7919 * uid * 512) % (2 * MB - 4096), seed=n * uid)
+                for n in range(6):
+                    self.host.ask("guest-write", vm=vmid, slot="scsi0:0", length=3000 + n * 5000,
+                                  offset=(n * 7919 * uid * 512) % (2 * MB - 40000), seed=n * uid)
             self.host.truth(vmid, "scsi0:0", self.out("now"))
             for uid in order:
                 self.assertEqual(self.remove(vmid, uid)[0], 0)
@@ -743,15 +850,13 @@ class Disks(Base):
         self.host.knob("create-result", "fault0")
         self.assertEqual(self.create(vmid)[0], 0)
         self.host.knob("create-result", "fault")
-        self.turn("create-late", "0.5")
+        self.turn("create-late", "2")
         self.assertEqual(self.create(vmid, "late")[0], 1)
         self.assertEqual(self.host.snapshots(vmid), [])
         tasks = self.ssh.text("vim-cmd vmsvc/get.tasklist %d" % vmid)
         task = tasks.split("vim.Task:")[-1].split("'")[0]
         self.assertIn('state = "running"', self.ssh.text("vim-cmd vimsvc/task_info " + task))
-        deadline = time.monotonic() + 5
-        while not self.host.snapshots(vmid) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: self.host.snapshots(vmid))
         self.assertEqual([s["name"] for s in self.host.snapshots(vmid)], ["late"])
         self.host.knob("create-result", "ok")
         self.host.knob("create-late", "0")
@@ -760,17 +865,17 @@ class Disks(Base):
 
     def test_one_operation_at_a_time(self):
         _, vmid, _ = self.vm()
-        self.turn("create-delay", "0.6")
+        self.turn("create-delay", "1.5")
         slow = threading.Thread(target=self.create, args=(vmid, "slow"))
         slow.start()
-        time.sleep(0.4)
+        self.assertTrue(wait_for(lambda: self.host.vm(vmid)["busy"]))
         self.assertIn("vim.fault.TaskInProgress", self.create(vmid, "second")[1])
         slow.join()
         self.assertEqual([s["name"] for s in self.host.snapshots(vmid)], ["slow"])
 
     def test_a_create_goes_on_when_vim_cmd_is_gone(self):
         _, vmid, _ = self.vm()
-        self.turn("create-delay", "0.5")
+        self.turn("create-delay", "1")
         one = subprocess.Popen(self.ssh.command("vim-cmd vmsvc/snapshot.create %d orphan" % vmid),
                                stdout=subprocess.PIPE)
         one.stdout.readline()
@@ -778,7 +883,7 @@ class Disks(Base):
         one.wait()
         one.stdout.close()
         self.host.ask("kill-sessions")
-        time.sleep(0.8)
+        wait_for(lambda: self.host.snapshots(vmid))
         self.assertEqual([s["name"] for s in self.host.snapshots(vmid)], ["orphan"])
 
     def test_quiesce_fails_by_knob(self):
@@ -802,12 +907,11 @@ class Disks(Base):
         self.host.ask("consolidate", vm=vmid)
         self.create(vmid)
         self.host.knob("remove-result", "early")
-        self.turn("remove-delay", "0.5")
+        self.turn("remove-delay", "2")
         self.assertEqual(self.remove(vmid, 2)[0], 0)
         self.assertEqual(len(self.host.snapshots(vmid)), 1)
         self.assertIn("Another task is already", self.create(vmid)[1])
-        time.sleep(0.8)
-        self.assertEqual(self.host.snapshots(vmid), [])
+        self.assertTrue(wait_for(lambda: not self.host.snapshots(vmid)))
 
     def test_independent_disks_stay_locked_and_rdms_forbid(self):
         name, vmid, folder = self.vm(disks=[
@@ -823,6 +927,11 @@ class Disks(Base):
         self.assertEqual(self.create(vmid)[0], 0)
         name, vmid, folder = self.vm(disks=[{"size": "4m", "sharing": "multi-writer"}])
         self.assertIn("Cannot snapshot shared disk", self.create(vmid)[1])
+        _, other, _ = self.vm(disks=[{"share": "%s/%s.vmdk" % (folder, name),
+                                      "sharing": "multi-writer"}])
+        self.assertIn("mode 3, ", self.ssh.text("vmkfstools -D %s/%s-flat.vmdk" % (folder, name)))
+        self.drop(other)
+        self.ssh.run("ls %s/%s-flat.vmdk" % (folder, name))
 
     def test_a_suspended_vm(self):
         name, vmid, folder = self.vm("suspended")
@@ -906,6 +1015,12 @@ class Disks(Base):
         self.assertEqual(done.returncode, 1)
         self.assertEqual(len(done.stdout), 5 * MB)
         self.assertEqual(self.ssh.rc("dd if=%s of=/dev/null bs=1M skip=6 2>/dev/null" % flat), 0)
+        probe = self.install_probe()
+        read = "%s pread %s %%d 65536" % (probe, flat)
+        self.assertEqual(self.ssh.text(read % (5 * MB + 1023 + 513)), "65536\n")
+        self.assertEqual(self.ssh.text(read % (5 * MB + 1024 - 65536)), "65536\n")
+        for at in (5 * MB + 1535, 5 * MB + 1025 - 65536):
+            self.assertEqual(self.ssh.text(read % at, False), "Input/output error\n")
         self.host.knob("read-fault", "stall:500@%s:0+512" % flat)
         started = time.monotonic()
         self.ssh.run("dd if=%s of=/dev/null bs=1M count=1 2>/dev/null" % flat)
@@ -949,6 +1064,15 @@ class Disks(Base):
 
 
 class Life(Base):
+    def test_autostart_at_boot(self):
+        name, vmid, _ = self.vm("off")
+        self.host.ask("autostart", vms=[name])
+        self.assertIn("key = 'vim.VirtualMachine:%d'" % vmid, self.ssh.text(
+            "vim-cmd hostsvc/autostartmanager/get_autostartseq"))
+        self.host.reboot()
+        self.assertEqual(self.host.vm(name)["power"], "on")
+        self.host.ask("autostart", vms=[])
+
     def test_a_reboot(self):
         name, vmid, folder = self.vm()
         self.ssh.run("vim-cmd vmsvc/snapshot.create %d keep" % vmid)
