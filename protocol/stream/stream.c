@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "protocol/base/checked.h"
 #include "protocol/base/io.h"
 #include "protocol/stream/thread.h"
 
@@ -330,6 +331,17 @@ struct stream_message *stream_receive(struct stream *st)
 void stream_message_free(struct stream_message *m)
 {
     free(m);
+}
+
+int stream_credit_take(const struct stream_message *m, uint64_t *may_send, struct err *e)
+{
+    struct msg_credit credit;
+
+    if (msg_credit_decode(&credit, m->body, m->body_bytes, e) != 0)
+        return -1;
+    if (!checked_add(*may_send, credit.bytes, may_send))
+        return err_set(e, ERR_PEER, "credits without end");
+    return 0;
 }
 
 struct link *stream_link(struct stream *st)

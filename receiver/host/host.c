@@ -97,6 +97,13 @@ int host_check_stop(struct host *h, struct err *e)
     return 0;
 }
 
+int host_unreadable(struct err *e)
+{
+    if (e->code == ERR_CORRUPT || e->code == ERR_FORMAT)
+        e->code = ERR_SOURCE;
+    return -1;
+}
+
 void host_answer_free(struct host_answer *a)
 {
     free(a->out);

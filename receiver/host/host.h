@@ -128,6 +128,12 @@ int host_read_file(struct host *h, const char *path, size_t most, struct host_an
 /* ERR_STOPPED when the user asked us to end. */
 int host_check_stop(struct host *h, struct err *e);
 
+/*
+ * An answer that cannot be read is the host's failure: ERR_CORRUPT and ERR_FORMAT of the readers become
+ * ERR_SOURCE, so that nobody takes them for damage of a store.  Returns -1.
+ */
+int host_unreadable(struct err *e);
+
 /* Seconds since 1970, by our own clock: a host's clock may be wrong. */
 int64_t host_now(struct host *h);
 uint64_t host_clock_ms(struct host *h);

@@ -90,7 +90,7 @@ struct vm_list {
     size_t problem_count;
 };
 
-/* 0, or -1 with the codes of host_vim, ERR_CORRUPT (no list at all), ERR_LIMIT, ERR_STOPPED. */
+/* 0, or -1 with the codes of host_vim; no readable list is ERR_SOURCE; ERR_LIMIT, ERR_STOPPED. */
 int host_vms(struct host *h, struct vm_list *out, struct err *e);
 void vm_list_free(struct vm_list *l);
 

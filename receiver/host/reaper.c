@@ -136,11 +136,11 @@ static void reap_snapshot(struct host *h, const struct reaper_options *options, 
         say(r, REAPED_RETAINED, text);
         return;
     }
+    /* A full disk here must not keep the snapshot there. */
     if (entry->state != JOURNAL_INTENT &&
-        journal_step(*ticket, JOURNAL_REMOVING, host_now(h), e) != 0) {
-        fail(r, e);
-        return;
-    }
+        journal_step(*ticket, JOURNAL_REMOVING, host_now(h), e) != 0)
+        log_warning("%s", e->text);
+    e->code = ERR_NONE;
     if (snapshot_remove_entry(h, entry->vmid, entry, &removed, e) != 0) {
         if (e->code == ERR_NOT_FOUND) {
             e->code = ERR_NONE;

@@ -217,6 +217,10 @@ static void describe(struct host *h, const struct snapshot_wish *wish, const cha
              "Made by vmferry (receiver %s) at %s for %.200s. It is removed when the %s ends.",
              install_id, clock_format(time, host_now(h)), wish->store == NULL ? "a run" : wish->store,
              wish->purpose == JOURNAL_RUN ? "run" : "next run for it");
+    /* A path may hold anything, and a cut one half a character: hosts want plain text. */
+    for (char *at = out; *at != '\0'; at++)
+        if ((unsigned char)*at < 0x20 || (unsigned char)*at > 0x7e || *at == '"')
+            *at = '?';
 }
 
 static int begin_entry(struct host *h, struct journal *j, const struct vm *vm,
@@ -296,7 +300,8 @@ static int wait_for_it(struct host *h, const struct snapshot *s, const char *tok
             return 0;
         }
         if (now - start >= limit_ms || now - quiet >= SILENT_MS) {
-            *out = ATTEMPT_OPEN;
+            /* A plain refusal on a host that does not tell its tasks is a failure like any other. */
+            *out = refused && !task.open ? ATTEMPT_FAILED : ATTEMPT_OPEN;
             if (!refused)
                 err_set(e, ERR_SOURCE, "it did not appear within %u s",
                         (unsigned)((now - start) / 1000));
@@ -713,8 +718,10 @@ int snapshot_remove(struct host *h, struct snapshot *s, struct err *e)
     bool removed;
     int rc;
 
-    if (journal_step(s->ticket, JOURNAL_REMOVING, host_now(h), e) != 0 ||
-        vmid_of_entry(h, entry, s->vmid, &s->vmid, e) != 0)
+    /* A full disk here must not keep the snapshot there: what the entry says already is enough. */
+    if (journal_step(s->ticket, JOURNAL_REMOVING, host_now(h), e) != 0)
+        log_warning("%s", e->text);
+    if (vmid_of_entry(h, entry, s->vmid, &s->vmid, e) != 0)
         return err_add(e, "removing our snapshot");
     r.vmid = s->vmid;
     if (remove_it(h, &r, &removed, e) != 0)

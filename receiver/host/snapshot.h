@@ -39,7 +39,7 @@ struct snapshot_tree {
 
 /*
  * From get.snapshotinfo, or from snapshot.get where that cannot be read.
- * 0, or -1 with host_vim's codes, ERR_CORRUPT, ERR_LIMIT.
+ * 0, or -1 with host_vim's codes (ERR_SOURCE when neither can be read), ERR_LIMIT.
  */
 int snapshot_tree_read(struct host *h, unsigned vmid, struct snapshot_tree *out, struct err *e);
 void snapshot_tree_free(struct snapshot_tree *t);

@@ -231,6 +231,7 @@ int snapshot_tree_read(struct host *h, unsigned vmid, struct snapshot_tree *out,
     host_answer_free(&a);
     if (rc == 0)
         return 0;
+    host_unreadable(e);
     return err_add(e, "snapshots of VM %u: %.200s; and then", vmid, first.text);
 }
 

@@ -129,9 +129,8 @@ static int probe_pread(const char *name, off_t offset, size_t length)
 {
     static char buffer[1 << 20];
     int fd = open(name, O_RDONLY);
-    ssize_t n = fd >= 0 ? pread(fd, buffer, length <= sizeof buffer ? length : sizeof buffer,
-                                offset)
-                        : -1;
+    ssize_t n =
+        fd >= 0 ? pread(fd, buffer, length <= sizeof buffer ? length : sizeof buffer, offset) : -1;
 
     if (n < 0)
         return say(errno);

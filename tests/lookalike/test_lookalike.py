@@ -26,6 +26,16 @@ def same(a, b):
     return filecmp.cmp(a, b, shallow=False)
 
 
+def wait_for(condition, seconds=20):
+    """Until the condition holds; what it said last."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value or time.monotonic() > deadline:
+            return value
+        time.sleep(0.02)
+
+
 class Client:
     """The ssh command with one host's key and known_hosts."""
 
@@ -43,9 +53,7 @@ class Client:
             ["ssh", "-M", "-N", "-S", path, *self.options, *self.key,
              "root@" + self.host.address], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not os.path.exists(path) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: os.path.exists(path))
         self.key += ["-S", path]
 
     def close(self):
@@ -248,8 +256,7 @@ class Login(Base):
     def test_connections_run_out_and_come_back(self):
         self.host.knob("connections", "2")
         self.assertEqual([self.ssh.rc("true") for _ in range(2)], [0, 0])
-        time.sleep(0.2)
-        self.assertEqual(self.ssh.rc("true"), 255)
+        self.assertTrue(wait_for(lambda: self.ssh.rc("true") == 255))
         self.host.knob("connections", "")
         self.assertEqual(self.ssh.rc("true"), 0)
 
@@ -446,6 +453,8 @@ class Inventory(Base):
         self.assertIn(b"Skipping invalid VM '%d'\n" % vmid, done.stderr)
         self.assertIn('connectionState = "invalid"',
                       self.ssh.text("vim-cmd vmsvc/get.summary %d" % vmid))
+        self.assertIn("(vim.fault.InvalidState)",
+                      self.ssh.text("vim-cmd vmsvc/device.getdevices %d" % vmid, False))
         self.host.ask("vm-invalid", vm=str(vmid), on=False)
 
     def test_faults(self):
@@ -545,16 +554,13 @@ class Inventory(Base):
         self.turn("power-on", "question")
         self.assertEqual(self.ssh.text("vim-cmd vmsvc/message %d" % vmid), "No message.\n")
         self.ssh.run("vim-cmd vmsvc/power.on %d >/tmp/on 2>&1 &" % vmid)
-        deadline = time.monotonic() + 5
-        text = "No message.\n"
-        while text == "No message.\n" and time.monotonic() < deadline:
-            text = self.ssh.text("vim-cmd vmsvc/message %d" % vmid)
+        self.assertTrue(wait_for(lambda: self.ssh.text(
+            "vim-cmd vmsvc/message %d" % vmid) != "No message.\n"))
+        text = self.ssh.text("vim-cmd vmsvc/message %d" % vmid)
         self.assertTrue(text.startswith("Virtual machine message 27:\nmsg.uuid.altered:"))
         self.assertIn("   2. I Copied It (I Copied It) [default]\n", text)
         self.ssh.run("vim-cmd vmsvc/message %d 27 2" % vmid)
-        while self.host.vm(vmid)["power"] != "on" and time.monotonic() < deadline:
-            time.sleep(0.02)
-        self.assertEqual(self.host.vm(vmid)["power"], "on")
+        self.assertTrue(wait_for(lambda: self.host.vm(vmid)["power"] == "on"))
         self.ssh.run("rm /tmp/on")
 
     def test_power_by_vim_cmd(self):
@@ -691,9 +697,10 @@ class Disks(Base):
     def test_a_snapshot_freezes_the_base_while_the_guest_writes(self):
         name, vmid, folder = self.vm(disks=[{"size": "16m"}, {"size": "5m", "thin": False}])
         self.host.ask("guest-start", vm=vmid, rate=400, seed=7)
-        time.sleep(0.2)
+        wait_for(lambda: self.host.vm(vmid)["writes"] > 20)
         self.assertEqual(self.create(vmid, "one"), (0, "Create Snapshot:\n"))
-        time.sleep(0.2)
+        before = self.host.vm(vmid)["writes"]
+        wait_for(lambda: self.host.vm(vmid)["writes"] > before + 40)
         for slot, flat in (("scsi0:0", name), ("scsi0:1", name + "_1")):
             self.read("%s/%s-flat.vmdk" % (folder, flat), self.out("frozen"))
             self.host.truth(vmid, slot, self.out("truth"), "one")
@@ -843,15 +850,13 @@ class Disks(Base):
         self.host.knob("create-result", "fault0")
         self.assertEqual(self.create(vmid)[0], 0)
         self.host.knob("create-result", "fault")
-        self.turn("create-late", "0.5")
+        self.turn("create-late", "2")
         self.assertEqual(self.create(vmid, "late")[0], 1)
         self.assertEqual(self.host.snapshots(vmid), [])
         tasks = self.ssh.text("vim-cmd vmsvc/get.tasklist %d" % vmid)
         task = tasks.split("vim.Task:")[-1].split("'")[0]
         self.assertIn('state = "running"', self.ssh.text("vim-cmd vimsvc/task_info " + task))
-        deadline = time.monotonic() + 5
-        while not self.host.snapshots(vmid) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: self.host.snapshots(vmid))
         self.assertEqual([s["name"] for s in self.host.snapshots(vmid)], ["late"])
         self.host.knob("create-result", "ok")
         self.host.knob("create-late", "0")
@@ -860,17 +865,17 @@ class Disks(Base):
 
     def test_one_operation_at_a_time(self):
         _, vmid, _ = self.vm()
-        self.turn("create-delay", "0.6")
+        self.turn("create-delay", "1.5")
         slow = threading.Thread(target=self.create, args=(vmid, "slow"))
         slow.start()
-        time.sleep(0.4)
+        self.assertTrue(wait_for(lambda: self.host.vm(vmid)["busy"]))
         self.assertIn("vim.fault.TaskInProgress", self.create(vmid, "second")[1])
         slow.join()
         self.assertEqual([s["name"] for s in self.host.snapshots(vmid)], ["slow"])
 
     def test_a_create_goes_on_when_vim_cmd_is_gone(self):
         _, vmid, _ = self.vm()
-        self.turn("create-delay", "0.5")
+        self.turn("create-delay", "1")
         one = subprocess.Popen(self.ssh.command("vim-cmd vmsvc/snapshot.create %d orphan" % vmid),
                                stdout=subprocess.PIPE)
         one.stdout.readline()
@@ -878,7 +883,7 @@ class Disks(Base):
         one.wait()
         one.stdout.close()
         self.host.ask("kill-sessions")
-        time.sleep(0.8)
+        wait_for(lambda: self.host.snapshots(vmid))
         self.assertEqual([s["name"] for s in self.host.snapshots(vmid)], ["orphan"])
 
     def test_quiesce_fails_by_knob(self):
@@ -902,12 +907,11 @@ class Disks(Base):
         self.host.ask("consolidate", vm=vmid)
         self.create(vmid)
         self.host.knob("remove-result", "early")
-        self.turn("remove-delay", "0.5")
+        self.turn("remove-delay", "2")
         self.assertEqual(self.remove(vmid, 2)[0], 0)
         self.assertEqual(len(self.host.snapshots(vmid)), 1)
         self.assertIn("Another task is already", self.create(vmid)[1])
-        time.sleep(0.8)
-        self.assertEqual(self.host.snapshots(vmid), [])
+        self.assertTrue(wait_for(lambda: not self.host.snapshots(vmid)))
 
     def test_independent_disks_stay_locked_and_rdms_forbid(self):
         name, vmid, folder = self.vm(disks=[
@@ -923,6 +927,11 @@ class Disks(Base):
         self.assertEqual(self.create(vmid)[0], 0)
         name, vmid, folder = self.vm(disks=[{"size": "4m", "sharing": "multi-writer"}])
         self.assertIn("Cannot snapshot shared disk", self.create(vmid)[1])
+        _, other, _ = self.vm(disks=[{"share": "%s/%s.vmdk" % (folder, name),
+                                      "sharing": "multi-writer"}])
+        self.assertIn("mode 3, ", self.ssh.text("vmkfstools -D %s/%s-flat.vmdk" % (folder, name)))
+        self.drop(other)
+        self.ssh.run("ls %s/%s-flat.vmdk" % (folder, name))
 
     def test_a_suspended_vm(self):
         name, vmid, folder = self.vm("suspended")

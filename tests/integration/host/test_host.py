@@ -122,12 +122,6 @@ class Running(HostTest):
         self.assertEqual(self.error(self.drive("vms", ok=False))[0], "busy")
         self.host.knob("vim-cmd", "ok")
 
-    def test_datastores_fall_back_to_vim_cmd(self):
-        self.web()
-        want = self.lines(self.drive("stores"), "store")[0]
-        self.host.knob("esxcli", "ok")
-        self.assertEqual(want[0], "datastore1")
-
     def test_the_doctor(self):
         self.web()
         self.host.knob("free-space", "datastore1=%d" % (1 << 39))

@@ -257,14 +257,17 @@ class Host:
             raise Fault("vim.fault.InvalidPowerState", "The attempted operation cannot be "
                         "performed in the current state (Powered On).")
         folder = m.folder
-        for path in m.links():
+        shared = {p for other in self.machines.values() if other is not m and other.valid()
+                  for p in other.links()}
+        for path in set(m.links()) - shared:
             d = dictfile.Descriptor.load(path)
             self.delete_own(d.extent_path)
             self.delete_own(path)
         self.unregister(m)
+        keep = shared | {dictfile.Descriptor.load(p).extent_path for p in shared}
         for name in os.listdir(folder):
             path = os.path.join(folder, name)
-            if self.shown(path) in self.owned:
+            if self.shown(path) in self.owned and path not in keep:
                 self.delete_own(path)
         if not os.listdir(folder):
             os.rmdir(folder)

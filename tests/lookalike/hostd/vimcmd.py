@@ -9,6 +9,10 @@ from .host import Task
 from .machine import Fault
 
 
+FOR_INVALID_TOO = ("vmsvc/get.summary", "vmsvc/get.runtime", "vmsvc/unregister",
+                   "vmsvc/power.getstate", "vmsvc/get.tasklist", "vmsvc/message")
+
+
 class Usage(Exception):
     pass
 
@@ -77,7 +81,16 @@ class VimCmd:
         try:
             if len(arguments) < least:
                 raise Usage()
-            return function(call, arguments) or 0
+            if name.startswith("vmsvc/") and least > 0 and name not in FOR_INVALID_TOO and \
+                    not self.host.require(arguments[0]).valid():
+                raise Fault("vim.fault.InvalidState",
+                            "The operation is not allowed in the current state.")
+            try:
+                return function(call, arguments) or 0
+            except FileNotFoundError:       # unregistered or deleted while we looked
+                raise Fault("vmodl.fault.ManagedObjectNotFound", "The object has already been "
+                            "deleted or has not been completely created",
+                            obj="'vim.VirtualMachine:%s'" % (arguments or "?")[0]) from None
         except Usage:
             call.out("Insufficient arguments.\nUsage: %s %s\n" % (name.rsplit("/", 1)[-1], usage))
             return 1
@@ -167,7 +180,7 @@ class VimCmd:
 
     def filelayout(self, call, a):
         m = self.host.require(a[0])
-        call.out("Filelayout:\n\n%s\n" % show(vmview.filelayout(self.host, m)))
+        call.out("%s\n" % show(vmview.filelayout(self.host, m)))
 
     def space_needed(self, call, a):
         m = self.host.require(a[0])

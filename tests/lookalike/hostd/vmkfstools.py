@@ -292,6 +292,10 @@ class Vmkfstools:
             extents = [(at, min(MB, start + length - at), data)
                        for start, length, data in extents
                        for at in range(start, start + length, MB)]
+        if how == "lie":
+            last = max((n for n, x in enumerate(extents) if x[2]), default=None)
+            extents = [(start, length, data and n != last)
+                       for n, (start, length, data) in enumerate(extents)]
         z = self.host.knobs["t0-z"]
         thick = d.ddb.get("thinProvisioned") != "1"
         reserved = z == "all" or (z == "thick" and thick)

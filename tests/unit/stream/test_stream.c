@@ -1,5 +1,6 @@
 #include "tests/unit/cmocka_all.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -306,5 +307,6 @@ int main(void)
         cmocka_unit_test(four_disks_at_once),
     };
 
+    signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
