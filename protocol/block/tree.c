@@ -200,6 +200,17 @@ uint64_t tree_export(const struct tree *t, struct tree_node *out, uint64_t room)
     return count;
 }
 
+unsigned tree_level_at(uint64_t position, uint64_t count, uint64_t blocks, uint64_t *span)
+{
+    unsigned level = 0;
+
+    while (level < TREE_LEVELS_MAX && span_of(level) < blocks && position % span_of(level + 1) == 0 &&
+           span_of(level + 1) <= count)
+        level++;
+    *span = span_of(level);
+    return level;
+}
+
 int tree_root(struct tree *t, struct digest *out, struct err *e)
 {
     uint8_t bytes[4 + 8 + 4 + 1 + DIGEST_BYTES];

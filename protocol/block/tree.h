@@ -61,6 +61,12 @@ int tree_add_node(struct tree *t, const struct tree_node *node, struct err *e);
  */
 uint64_t tree_export(const struct tree *t, struct tree_node *out, uint64_t room);
 
+/*
+ * The highest level of which a node starts at block `position` and covers at most count blocks, for a
+ * tree over `blocks` blocks in all; *span is how many it covers.
+ */
+unsigned tree_level_at(uint64_t position, uint64_t count, uint64_t blocks, uint64_t *span);
+
 /* The root.  -1 with ERR_LIMIT unless the whole disk was added. */
 int tree_root(struct tree *t, struct digest *out, struct err *e);
 
