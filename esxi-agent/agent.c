@@ -75,7 +75,7 @@ static int introduce(struct agent *a, struct handshake_keys *keys, struct err *e
 
     bootstrap_greeting(greeting);
     if (io_write_all(STDOUT_FILENO, greeting, sizeof greeting, e) != 0 ||
-        read_until(STDIN_FILENO, raw, sizeof raw, until_ms, e) != 0)
+        io_read_until(STDIN_FILENO, raw, sizeof raw, until_ms, e) != 0)
         return -1;
     rc = bootstrap_decode(&a->bootstrap, raw, e);
     crypto_wipe(raw, sizeof raw);

@@ -24,7 +24,4 @@ int dial(const char *address, uint16_t port, uint32_t connection, uint64_t timeo
 int shake_hands(int in_fd, int out_fd, uint64_t until_ms, const struct session_secret *secret,
                 const struct handshake_offer *offer, struct handshake_keys *keys, struct err *e);
 
-/* Exactly count bytes by until_ms, from a descriptor that may be non-blocking.  0, or -1: ERR_NETWORK. */
-int read_until(int fd, void *out, size_t count, uint64_t until_ms, struct err *e);
-
 #endif

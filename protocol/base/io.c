@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,6 +43,48 @@ int io_pread_all(int fd, void *data, size_t count, uint64_t offset_bytes, struct
         if (n == 0)
             return err_set(e, ERR_CORRUPT, "it ends at byte %" PRIu64 ", %zu bytes too early",
                            offset_bytes + done, count - done);
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int io_wait_until(int fd, short events, uint64_t until_ms, struct err *e)
+{
+    for (;;) {
+        struct pollfd p = { .fd = fd, .events = events };
+        uint64_t now = io_clock_ms();
+        int n;
+
+        if (now >= until_ms)
+            return err_set(e, ERR_NETWORK, "no answer in time");
+        n = poll(&p, 1, until_ms - now > 60000 ? 60000 : (int)(until_ms - now));
+        if (n > 0)
+            return 0;
+        if (n < 0 && errno != EINTR)
+            return err_sys(e, "waiting");
+    }
+}
+
+int io_read_until(int fd, void *data, size_t count, uint64_t until_ms, struct err *e)
+{
+    uint8_t *at = data;
+    size_t done = 0;
+
+    while (done < count) {
+        ssize_t n;
+
+        if (io_wait_until(fd, POLLIN, until_ms, e) != 0)
+            return -1;
+        n = read(fd, at + done, count - done);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == EWOULDBLOCK))
+            continue;
+        if (n < 0) {
+            err_sys(e, "receiving");
+            e->code = ERR_NETWORK;
+            return -1;
+        }
+        if (n == 0)
+            return err_set(e, ERR_NETWORK, "the other end closed the connection");
         done += (size_t)n;
     }
     return 0;

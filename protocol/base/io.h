@@ -14,6 +14,15 @@ struct err;
 int io_read_all(int fd, void *data, size_t count, struct err *e);
 int io_pread_all(int fd, void *data, size_t count, uint64_t offset_bytes, struct err *e);
 
+/*
+ * Exactly count bytes of a pipe or socket, blocking or not, until the clock of io_clock_ms reaches
+ * until_ms.  -1 with ERR_NETWORK when it ends or the time is up.
+ */
+int io_read_until(int fd, void *data, size_t count, uint64_t until_ms, struct err *e);
+
+/* Wait for events of poll until then.  0, or -1 with ERR_NETWORK (the time is up) or ERR_SYSTEM. */
+int io_wait_until(int fd, short events, uint64_t until_ms, struct err *e);
+
 int io_write_all(int fd, const void *data, size_t count, struct err *e);
 int io_pwrite_all(int fd, const void *data, size_t count, uint64_t offset_bytes, struct err *e);
 

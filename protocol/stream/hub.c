@@ -1,4 +1,4 @@
-#include "protocol/stream/hub.h"
+#include "protocol/stream/hub_private.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,50 +14,7 @@
 #include "protocol/stream/thread.h"
 
 /* Control messages and small ones; a stream that takes data raises the limit of its link. */
-enum { PAYLOAD_MAX_FIRST = 128 << 10 };
-
-struct link_slot {
-    struct link *link; /* NULL: the slot is free */
-    bool up;           /* the other end's hello was seen */
-    bool closing;      /* ends when its queue is written */
-    bool dead;         /* kept only while streams may still hold it */
-    unsigned streams;
-    size_t payload_max; /* what its streams may be sent */
-};
-
-struct stream {
-    struct hub *hub;
-    struct link_slot *slot;
-    const struct stream_ops *ops;
-    void *walk;
-    uint32_t id;
-    bool in_use, threaded, ending, reported;
-    bool announced; /* the source may be in a long read */
-    enum stream_state state;
-    struct err why;
-    struct stream_message *first, *last;
-    size_t inbox_bytes, inbox_max;
-    uint64_t events;      /* counts what a waiting walk should look at */
-    uint64_t seen;        /* events at its last step */
-    uint64_t wake_ms;     /* 0: none */
-    uint64_t quiet_since; /* the inbox is empty since then */
-    pthread_t thread;
-    pthread_cond_t changed;
-};
-
-struct hub {
-    struct hub_config config;
-    struct pool *pool;
-    int wake_fd[2];
-    pthread_mutex_t lock; /* guards all below */
-    pthread_cond_t links_changed;
-    struct link_slot links[HUB_LINKS_MAX];
-    struct stream *streams[HUB_STREAMS_MAX];
-    uint32_t last_stream; /* highest id so far: older unknown ones have ended */
-    bool ending;
-    bool over;
-    struct err why_over;
-};
+enum { PAYLOAD_MAX_FIRST = 96 << 10 };
 
 /* ---- life ---- */
 
@@ -156,7 +113,7 @@ void hub_end(struct hub *h)
 
 /* ---- links ---- */
 
-static struct link_slot *slot_of(struct hub *h, uint32_t connection)
+struct link_slot *hub_slot_of(struct hub *h, uint32_t connection)
 {
     for (size_t i = 0; i < HUB_LINKS_MAX; i++) {
         struct link_slot *slot = &h->links[i];
@@ -204,7 +161,7 @@ int hub_link_add(struct hub *h, int in_fd, int out_fd, const struct handshake_ke
     for (size_t i = 0; i < HUB_LINKS_MAX && slot == NULL; i++)
         if (h->links[i].link == NULL)
             slot = &h->links[i];
-    if (slot == NULL || slot_of(h, keys->connection) != NULL) {
+    if (slot == NULL || hub_slot_of(h, keys->connection) != NULL) {
         err_set(e, ERR_LIMIT, "too many connections in one session");
     } else {
         *slot = (struct link_slot){ .link = l };
@@ -231,12 +188,6 @@ int hub_link_add(struct hub *h, int in_fd, int out_fd, const struct handshake_ke
     return 0;
 }
 
-static void poke_locked(struct stream *st)
-{
-    st->events++;
-    pthread_cond_broadcast(&st->changed);
-}
-
 /* A link is gone: its streams fail, the owner hears of it.  In the loop thread, unlocked. */
 static void link_lost(struct hub *h, struct link_slot *slot, const struct err *why)
 {
@@ -252,7 +203,7 @@ static void link_lost(struct hub *h, struct link_slot *slot, const struct err *w
         if (st != NULL && st->slot == slot && st->state == STREAM_RUNNING) {
             st->state = STREAM_FAILED;
             st->why = *why;
-            poke_locked(st);
+            hub_poke_locked(st);
         }
     }
     if (slot->streams == 0) {
@@ -274,7 +225,7 @@ void hub_link_close(struct hub *h, uint32_t connection)
     struct link_slot *slot;
 
     pthread_mutex_lock(&h->lock);
-    slot = slot_of(h, connection);
+    slot = hub_slot_of(h, connection);
     if (slot != NULL)
         slot->closing = true;
     pthread_mutex_unlock(&h->lock);
@@ -287,7 +238,7 @@ struct link *hub_link(struct hub *h, uint32_t connection)
     struct link *l = NULL;
 
     pthread_mutex_lock(&h->lock);
-    slot = slot_of(h, connection);
+    slot = hub_slot_of(h, connection);
     if (slot != NULL && slot->up)
         l = slot->link;
     pthread_mutex_unlock(&h->lock);
@@ -301,7 +252,7 @@ int hub_link_wait(struct hub *h, uint32_t connection, uint64_t timeout_ms, struc
 
     pthread_mutex_lock(&h->lock);
     for (;;) {
-        struct link_slot *slot = slot_of(h, connection);
+        struct link_slot *slot = hub_slot_of(h, connection);
 
         if (slot != NULL && slot->up) {
             rc = 0;
@@ -344,66 +295,6 @@ static int hear_hello(struct hub *h, struct link_slot *slot, const uint8_t *body
     return 0;
 }
 
-static struct stream *stream_of(struct hub *h, uint32_t id)
-{
-    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
-        if (h->streams[i] != NULL && h->streams[i]->id == id)
-            return h->streams[i];
-    return NULL;
-}
-
-/* Put a message into the inbox of its stream. */
-static int deliver(struct hub *h, struct link_slot *slot, const struct message_header *header,
-                   const uint8_t *body, size_t body_bytes, struct err *e)
-{
-    struct stream_message *m = NULL;
-    struct stream *st;
-    int rc = 0;
-
-    pthread_mutex_lock(&h->lock);
-    st = stream_of(h, header->stream);
-    if (st == NULL) {
-        /* What was under way when a stream ended is dropped; a number never given is a fault. */
-        if (header->stream > h->last_stream)
-            rc = err_set(e, ERR_PEER, "message `%s` for stream %" PRIu32 ", which was never opened",
-                         message_name(header->type), header->stream);
-        goto out;
-    }
-    if (st->slot != slot) {
-        rc = err_set(e, ERR_PEER, "stream %" PRIu32 " does not run over this connection", st->id);
-        goto out;
-    }
-    if (st->state != STREAM_RUNNING)
-        goto out;
-    if (st->inbox_bytes + body_bytes > st->inbox_max + STREAM_INBOX_SLACK) {
-        rc = err_set(e, ERR_PEER, "stream %" PRIu32 ": more than its credits allow", st->id);
-        goto out;
-    }
-    m = malloc(sizeof *m + body_bytes);
-    if (m == NULL) {
-        rc = err_sys(e, "getting memory for a message");
-        goto out;
-    }
-    m->next = NULL;
-    m->type = header->type;
-    m->body_bytes = body_bytes;
-    memcpy(m->body, body, body_bytes);
-    if (st->last != NULL)
-        st->last->next = m;
-    else
-        st->first = m;
-    st->last = m;
-    st->inbox_bytes += MESSAGE_HEADER_BYTES + body_bytes;
-    if (header->type == MSG_reading)
-        st->announced = true;
-    else if (header->type == MSG_end)
-        st->announced = false;
-    poke_locked(st);
-out:
-    pthread_mutex_unlock(&h->lock);
-    return rc;
-}
-
 static int hear(struct hub *h, struct link_slot *slot, const struct message_header *header,
                 const uint8_t *body, size_t body_bytes, struct err *e)
 {
@@ -417,7 +308,7 @@ static int hear(struct hub *h, struct link_slot *slot, const struct message_head
     if (header->type == MSG_hello)
         return err_set(e, ERR_PEER, "a second hello");
     if (header->stream != 0 && header->type != MSG_stream_open)
-        return deliver(h, slot, header, body, body_bytes, e);
+        return hub_deliver(h, slot, header, body, body_bytes, e);
     if (link_connection(slot->link) != CONTROL_CONNECTION)
         return err_set(e, ERR_PEER, "`%s` outside the control connection",
                        message_name(header->type));
@@ -445,9 +336,10 @@ static int listen_to(struct hub *h, struct link_slot *slot, struct err *e)
 
     while ((more = link_next(slot->link, &header, &body, &body_bytes, &parse)) > 0)
         if (hear(h, slot, &header, body, body_bytes, &parse) != 0) {
-            *e = parse;
-            return -1;
+            more = -1;
+            break;
         }
+    hub_poke_receivers(h, slot);
     if (more < 0) {
         *e = parse;
         return -1;
@@ -456,15 +348,6 @@ static int listen_to(struct hub *h, struct link_slot *slot, struct err *e)
 }
 
 /* ---- the loop ---- */
-
-static bool any_announced(struct hub *h)
-{
-    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
-        if (h->streams[i] != NULL && h->streams[i]->announced &&
-            h->streams[i]->state == STREAM_RUNNING)
-            return true;
-    return false;
-}
 
 /* Heartbeat and silence of one link. */
 static int tend(struct hub *h, struct link_slot *slot, uint64_t now, bool patient, struct err *e)
@@ -482,96 +365,6 @@ static int tend(struct hub *h, struct link_slot *slot, uint64_t now, bool patien
         return link_send_heartbeat(slot->link, 0, &beat, e);
     }
     return 0;
-}
-
-/* A sink that waits for its source longer than the stall time-out gives up. */
-static void tend_streams(struct hub *h, uint64_t now)
-{
-    pthread_mutex_lock(&h->lock);
-    for (size_t i = 0; i < HUB_STREAMS_MAX; i++) {
-        struct stream *st = h->streams[i];
-
-        if (st == NULL || st->state != STREAM_RUNNING || !st->announced || st->first != NULL)
-            continue;
-        if (now > st->quiet_since && now - st->quiet_since > h->config.stall_ms) {
-            st->state = STREAM_FAILED;
-            err_set(&st->why, ERR_SOURCE, "the read made no progress for %" PRIu64 " s",
-                    (now - st->quiet_since) / 1000);
-            poke_locked(st);
-        }
-    }
-    pthread_mutex_unlock(&h->lock);
-}
-
-/* One step of a walk; the caller holds no lock. */
-static void step_once(struct stream *st)
-{
-    struct hub *h = st->hub;
-    struct err e = { 0 };
-    enum step r = st->ops->step(st->walk, st, &e);
-
-    pthread_mutex_lock(&h->lock);
-    if (st->state == STREAM_RUNNING && r == STEP_DONE) {
-        st->state = STREAM_DONE;
-    } else if (st->state == STREAM_RUNNING && r == STEP_FAILED) {
-        st->state = STREAM_FAILED;
-        st->why = e;
-    } else if (r == STEP_AGAIN) {
-        st->events++;
-    }
-    if (st->state != STREAM_RUNNING) {
-        pthread_cond_broadcast(&st->changed);
-        hub_wake(h);
-    }
-    pthread_mutex_unlock(&h->lock);
-}
-
-/* Whether the walk should be stepped now; remembers the events it is about to look at. */
-static bool take_turn(struct stream *st)
-{
-    bool due = st->wake_ms != 0 && io_clock_ms() >= st->wake_ms;
-
-    if (st->state != STREAM_RUNNING || st->ending || (st->events == st->seen && !due))
-        return false;
-    if (due)
-        st->wake_ms = 0;
-    st->seen = st->events;
-    return true;
-}
-
-static void *walk_thread(void *context)
-{
-    struct stream *st = context;
-    struct hub *h = st->hub;
-
-    pthread_mutex_lock(&h->lock);
-    while (st->state == STREAM_RUNNING && !st->ending) {
-        if (!take_turn(st)) {
-            cond_wait_until(&st->changed, &h->lock, st->wake_ms);
-            continue;
-        }
-        pthread_mutex_unlock(&h->lock);
-        step_once(st);
-        pthread_mutex_lock(&h->lock);
-    }
-    pthread_mutex_unlock(&h->lock);
-    return NULL;
-}
-
-/* Without threads: a step for each walk that has something to look at. */
-static void step_inline(struct hub *h)
-{
-    for (size_t i = 0; i < HUB_STREAMS_MAX; i++) {
-        struct stream *st;
-        bool turn;
-
-        pthread_mutex_lock(&h->lock);
-        st = h->streams[i];
-        turn = st != NULL && !st->threaded && take_turn(st);
-        pthread_mutex_unlock(&h->lock);
-        if (turn)
-            step_once(st);
-    }
 }
 
 /* How long the loop may sleep. */
@@ -627,7 +420,7 @@ static int flush(struct hub *h, const struct link_slot *slot, struct link *l, st
     pthread_mutex_lock(&h->lock);
     for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
         if (h->streams[i] != NULL && h->streams[i]->slot == slot)
-            poke_locked(h->streams[i]);
+            hub_poke_locked(h->streams[i]);
     pthread_mutex_unlock(&h->lock);
     return 0;
 }
@@ -672,7 +465,7 @@ static void serve(struct hub *h, struct turn *t)
     bool patient;
 
     pthread_mutex_lock(&h->lock);
-    patient = any_announced(h);
+    patient = hub_announced(h);
     pthread_mutex_unlock(&h->lock);
     for (size_t i = 0; i < t->links; i++) {
         struct link_slot *slot = t->slots[i];
@@ -691,7 +484,7 @@ static void serve(struct hub *h, struct turn *t)
         if (rc != 0)
             link_lost(h, slot, &e);
     }
-    tend_streams(h, io_clock_ms());
+    hub_tend_streams(h, io_clock_ms());
 }
 
 int hub_turn(struct hub *h, uint64_t timeout_ms, struct err *e)
@@ -705,7 +498,7 @@ int hub_turn(struct hub *h, uint64_t timeout_ms, struct err *e)
         while (read(h->wake_fd[0], drain, sizeof drain) == (ssize_t)sizeof drain)
             ;
     serve(h, &t);
-    step_inline(h);
+    hub_step_inline(h);
 
     pthread_mutex_lock(&h->lock);
     if (h->over) {
@@ -724,188 +517,9 @@ int hub_turn(struct hub *h, uint64_t timeout_ms, struct err *e)
             if (st != NULL && st->state == STREAM_RUNNING) {
                 st->state = STREAM_FAILED;
                 st->why = *e;
-                poke_locked(st);
+                hub_poke_locked(st);
             }
         }
     pthread_mutex_unlock(&h->lock);
     return rc;
-}
-
-/* ---- streams ---- */
-
-int stream_start(struct hub *h, uint32_t id, uint32_t connection, const struct stream_ops *ops,
-                 void *walk, size_t inbox_bytes_max, size_t payload_bytes_max, struct stream **out,
-                 struct err *e)
-{
-    struct stream *st = calloc(1, sizeof *st);
-    size_t at = HUB_STREAMS_MAX;
-    int rc = -1;
-
-    if (st == NULL)
-        return err_sys(e, "getting memory for a stream");
-    cond_init(&st->changed);
-    pthread_mutex_lock(&h->lock);
-    for (size_t i = HUB_STREAMS_MAX; i > 0; i--)
-        if (h->streams[i - 1] == NULL)
-            at = i - 1;
-    st->hub = h;
-    st->slot = slot_of(h, connection);
-    st->ops = ops;
-    st->walk = walk;
-    st->id = id;
-    st->inbox_max = inbox_bytes_max;
-    st->events = 1;
-    st->quiet_since = io_clock_ms();
-    if (h->over) {
-        *e = h->why_over;
-        rc = -1;
-    } else if (at == HUB_STREAMS_MAX || id <= h->last_stream) {
-        err_set(e, ERR_LIMIT, "stream %" PRIu32 " cannot be opened", id);
-    } else if (st->slot == NULL || !st->slot->up) {
-        err_set(e, ERR_NETWORK, "connection %" PRIu32 " is not there", connection);
-    } else {
-        rc = 0;
-    }
-    if (rc == 0) {
-        h->streams[at] = st;
-        h->last_stream = id;
-        st->slot->streams++;
-        if (st->slot->payload_max < payload_bytes_max)
-            st->slot->payload_max = payload_bytes_max;
-        /* Where no thread can be made any more, the loop takes the walk's steps. */
-        st->threaded = h->config.workers > 0;
-        if (st->threaded && thread_start(&st->thread, walk_thread, st, NULL) != 0)
-            st->threaded = false;
-    }
-    pthread_mutex_unlock(&h->lock);
-    if (rc != 0) {
-        pthread_cond_destroy(&st->changed);
-        free(st);
-        return -1;
-    }
-    hub_wake(h);
-    *out = st;
-    return 0;
-}
-
-enum stream_state stream_state(struct stream *st, struct err *why)
-{
-    return stream_wait(st, 0, why);
-}
-
-enum stream_state stream_wait(struct stream *st, uint64_t timeout_ms, struct err *why)
-{
-    struct hub *h = st->hub;
-    uint64_t until = io_clock_ms() + timeout_ms;
-    enum stream_state state;
-
-    pthread_mutex_lock(&h->lock);
-    while (st->state == STREAM_RUNNING && io_clock_ms() < until)
-        cond_wait_until(&st->changed, &h->lock, until);
-    state = st->state;
-    if (state == STREAM_FAILED && why != NULL)
-        *why = st->why;
-    pthread_mutex_unlock(&h->lock);
-    return state;
-}
-
-void stream_end(struct stream *st)
-{
-    struct hub *h = st->hub;
-    struct link_slot *slot = st->slot;
-
-    pthread_mutex_lock(&h->lock);
-    st->ending = true;
-    poke_locked(st);
-    pthread_mutex_unlock(&h->lock);
-    if (st->threaded)
-        pthread_join(st->thread, NULL);
-    if (st->ops->stop != NULL)
-        st->ops->stop(st->walk);
-
-    pthread_mutex_lock(&h->lock);
-    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
-        if (h->streams[i] == st)
-            h->streams[i] = NULL;
-    if (--slot->streams == 0 && slot->dead) {
-        link_free(slot->link);
-        *slot = (struct link_slot){ 0 };
-    }
-    pthread_mutex_unlock(&h->lock);
-    while (st->first != NULL) {
-        struct stream_message *next = st->first->next;
-
-        free(st->first);
-        st->first = next;
-    }
-    pthread_cond_destroy(&st->changed);
-    free(st);
-}
-
-struct stream *hub_ended_stream(struct hub *h)
-{
-    struct stream *found = NULL;
-
-    pthread_mutex_lock(&h->lock);
-    for (size_t i = 0; i < HUB_STREAMS_MAX && found == NULL; i++) {
-        struct stream *st = h->streams[i];
-
-        if (st != NULL && st->state != STREAM_RUNNING)
-            found = st;
-    }
-    pthread_mutex_unlock(&h->lock);
-    return found;
-}
-
-void *stream_walk(const struct stream *st)
-{
-    return st->walk;
-}
-
-uint32_t stream_id(const struct stream *st)
-{
-    return st->id;
-}
-
-struct stream_message *stream_receive(struct stream *st)
-{
-    struct hub *h = st->hub;
-    struct stream_message *m;
-
-    pthread_mutex_lock(&h->lock);
-    m = st->first;
-    if (m != NULL) {
-        st->first = m->next;
-        if (st->first == NULL)
-            st->last = NULL;
-        st->inbox_bytes -= MESSAGE_HEADER_BYTES + m->body_bytes;
-        st->quiet_since = io_clock_ms();
-    }
-    pthread_mutex_unlock(&h->lock);
-    return m;
-}
-
-void stream_message_free(struct stream_message *m)
-{
-    free(m);
-}
-
-struct link *stream_link(struct stream *st)
-{
-    return st->slot->link; /* kept while the stream lives, dead or not */
-}
-
-void stream_wake_at(struct stream *st, uint64_t clock_ms)
-{
-    pthread_mutex_lock(&st->hub->lock);
-    st->wake_ms = clock_ms;
-    pthread_mutex_unlock(&st->hub->lock);
-}
-
-void stream_poke(struct stream *st)
-{
-    pthread_mutex_lock(&st->hub->lock);
-    poke_locked(st);
-    pthread_mutex_unlock(&st->hub->lock);
-    hub_wake(st->hub);
 }

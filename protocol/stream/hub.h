@@ -144,6 +144,9 @@ struct stream_message {
 struct stream_message *stream_receive(struct stream *st);
 void stream_message_free(struct stream_message *m);
 
+/* Add what a `credit` message grants.  0, or -1 with ERR_PEER. */
+int stream_credit_take(const struct stream_message *m, uint64_t *may_send, struct err *e);
+
 /* The link of the stream, to send on.  A dead one refuses, and the step fails. */
 struct link *stream_link(struct stream *st);
 

@@ -71,10 +71,6 @@ int link_commit(struct link *l, struct err *e);
 #define ARRAY(name, count)
 #define END(name)
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 
 /* --- the loop thread --- */
 

@@ -311,17 +311,6 @@ static int take_end(struct sink_walk *w, const struct stream_message *m, struct 
     return link_send_finished(stream_link(w->stream), stream_id(w->stream), &finished, e);
 }
 
-static int take_credit(struct sink_walk *w, const struct stream_message *m, struct err *e)
-{
-    struct msg_credit credit;
-
-    if (msg_credit_decode(&credit, m->body, m->body_bytes, e) != 0)
-        return -1;
-    if (!checked_add(w->may_send, credit.bytes, &w->may_send))
-        return err_set(e, ERR_PEER, "credits without end");
-    return 0;
-}
-
 /* The source gave up: its reason becomes ours. */
 static int take_failed(const struct stream_message *m, struct err *e)
 {
@@ -362,7 +351,7 @@ static int take(struct sink_walk *w, const struct stream_message *m, struct err 
     case MSG_end:
         return take_end(w, m, e);
     case MSG_credit:
-        return take_credit(w, m, e);
+        return stream_credit_take(m, &w->may_send, e);
     case MSG_failed:
         return take_failed(m, e);
     case MSG_warning:
@@ -453,10 +442,12 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
     unsigned taken = 0;
 
     w->stream = st;
-    if (!w->nodes_sent && nodes_send(w, e) != 0)
-        return STEP_FAILED;
     while (taken < MESSAGES_PER_STEP && (m = stream_receive(st)) != NULL) {
         int rc = take(w, m, e);
+
+        /* Its first message shows that the source end knows the stream: now it may be talked to. */
+        if (rc == 0 && !w->nodes_sent)
+            rc = nodes_send(w, e);
 
         stream_message_free(m);
         if (rc != 0)

@@ -237,17 +237,6 @@ static int take_held(struct source_walk *w, struct stream_message *m, struct err
     return 0;
 }
 
-static int take_credit(struct source_walk *w, const struct stream_message *m, struct err *e)
-{
-    struct msg_credit credit;
-
-    if (msg_credit_decode(&credit, m->body, m->body_bytes, e) != 0)
-        return -1;
-    if (!checked_add(w->may_send, credit.bytes, &w->may_send))
-        return err_set(e, ERR_PEER, "credits without end");
-    return 0;
-}
-
 /* 1: the sink has the disk. */
 static int take_finished(struct source_walk *w, const struct stream_message *m, struct err *e)
 {
@@ -275,7 +264,7 @@ static int take_messages(struct source_walk *w, bool *progress, struct err *e)
                 m = NULL;
             break;
         case MSG_credit:
-            rc = take_credit(w, m, e);
+            rc = stream_credit_take(m, &w->may_send, e);
             break;
         case MSG_nodes:
             rc = take_nodes(w, m, e);

@@ -19,10 +19,6 @@ static void header_encode(uint16_t type, uint32_t stream, struct push *p)
         push_copy(p, m->tail, m->tail_bytes);                                                      \
     }
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 
 static int tail_check(const char *name, const struct pull *p, size_t tail_max, struct err *e)
 {
@@ -47,10 +43,6 @@ static int tail_check(const char *name, const struct pull *p, size_t tail_max, s
         return tail_check(#name, &p, limit, e);                                                    \
     }
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 
 struct message_facts {
     uint16_t type;
@@ -64,10 +56,6 @@ static const struct message_facts facts[] = {
 #define ARRAY(name, count) + (count)
 #define END(name) },
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 };
 
 static const struct message_facts *find(uint16_t type)

@@ -24,10 +24,6 @@ enum message_type {
 #define ARRAY(name, count)
 #define END(name)
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 };
 
 typedef uint8_t wire_u8;
@@ -44,10 +40,6 @@ typedef uint64_t wire_u64;
         size_t tail_bytes;                                                                         \
     };
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 
 /* Bytes of a payload before its tail, header included. */
 enum message_fixed_bytes {
@@ -56,10 +48,6 @@ enum message_fixed_bytes {
 #define ARRAY(name, count) + (count)
 #define END(name) ,
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 };
 
 struct message_header {
@@ -79,10 +67,6 @@ struct message_header {
 #define ARRAY(name, count)
 #define END(name)
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 
 /* The header of a payload; the body follows it.  0, or -1 with ERR_PEER (short, unknown, too long). */
 int message_header_decode(struct message_header *h, const uint8_t *payload, size_t payload_bytes,

@@ -1,7 +1,7 @@
 /*
  * Our own JSON emitter.  It writes to a stream as it goes, keeps track of commas, and always makes
- * valid UTF-8: bytes that are no UTF-8 become U+FFFD, and everything that must not reach a terminal is
- * escaped as \uXXXX, so that a line of JSON is safe to look at.  Whole numbers are 64 bits wide.
+ * valid UTF-8: bytes that are no UTF-8 become U+FFFD, and everything that must not reach a terminal
+ * is escaped as \uXXXX, so that a line of JSON is safe to look at.  Whole numbers are 64 bits wide.
  *
  *     json_start(&j, stdout);
  *     json_object(&j, NULL);

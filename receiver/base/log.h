@@ -1,13 +1,15 @@
 /*
  * What the program says on standard error and in the log file.  The one place with global state: a
- * line may be written from any thread and any layer.  Text is escaped (utf8.h), so names from outside
- * can be logged as they are; secrets are never passed here (they are a type of their own: secret.h).
+ * line may be written from any thread and any layer.  Text is escaped (utf8.h), so names from
+ * outside can be logged as they are; secrets are never passed here (they are a type of their own:
+ * secret.h).
  *
  *     log_warning("vm %s: %s", name, e.text);
  *
  * Levels: errors and warnings are always shown (-q -q leaves errors only); a note is one line about
  * something a person wants to know of a normal run (-q hides it); info is each step (-v); debug is
- * what crosses the wire in words (-v -v).  The log file gets everything up to info, with debug at -v -v.
+ * what crosses the wire in words (-v -v).  The log file gets everything up to info, with debug at
+ * -v -v.
  */
 #ifndef RECEIVER_BASE_LOG_H
 #define RECEIVER_BASE_LOG_H
@@ -30,14 +32,16 @@ int log_open_file(const char *path, struct err *e);
 void log_close_file(void);
 
 /*
- * Called before and after a line reaches standard error, with the log's lock held: the progress display
- * takes its lines away and draws them again.  NULLs switch it off.  The functions must not log.
+ * Called before and after a line reaches standard error, with the log's lock held: the progress
+ * display takes its lines away and draws them again.  NULLs switch it off.  The functions must not
+ * log.
  */
 void log_set_screen(void (*before)(void *context), void (*after)(void *context), void *context);
 
 /*
  * Called for each message of any level with its text unescaped and whole, before it is shown: the
- * reports of --json and of the run record see warnings this way.  It must not log.  NULL switches off.
+ * reports of --json and of the run record see warnings this way.  It must not log.  NULL switches
+ * off.
  */
 void log_set_observer(void (*see)(void *context, enum log_level level, const char *text),
                       void *context);

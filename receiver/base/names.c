@@ -28,7 +28,7 @@ void name_made_safe(const char *raw, char out[NAME_SAFE_ROOM])
 
     while (*at != 0) {
         uint32_t c;
-        size_t count = utf8_decode(at, strlen(at), &c);
+        size_t count = utf8_decode(at, strnlen(at, 4), &c);
         bool escape = must_escape(raw, at, count);
         size_t bytes = count > 0 ? count : 1;
         size_t needs = escape ? 3 * bytes : bytes;

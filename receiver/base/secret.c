@@ -25,7 +25,8 @@ extern char **environ;
 
 static int get_room(struct secret *s, struct err *e)
 {
-    void *page = mmap(NULL, SECRET_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *page =
+        mmap(NULL, SECRET_ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (page == MAP_FAILED)
         return err_sys(e, "getting memory for a password");
@@ -150,9 +151,9 @@ out:
 }
 
 /*
- * Start command with its output in *out_fd.  Where nobody can be asked it gets a process group of its
- * own, so that it can be ended with all that it started; on a terminal it must stay in ours, for it
- * may want to ask there.
+ * Start command with its output in *out_fd.  Where nobody can be asked it gets a process group of
+ * its own, so that it can be ended with all that it started; on a terminal it must stay in ours,
+ * for it may want to ask there.
  */
 static int start_command(const char *command, bool own_group, pid_t *pid, int *out_fd,
                          struct err *e)
@@ -177,8 +178,8 @@ static int start_command(const char *command, bool own_group, pid_t *pid, int *o
     sigaddset(&defaults, SIGXFSZ);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setpgroup(&attributes, 0);
-    posix_spawnattr_setflags(&attributes, (short)(POSIX_SPAWN_SETSIGDEF |
-                                                  (own_group ? POSIX_SPAWN_SETPGROUP : 0)));
+    posix_spawnattr_setflags(
+        &attributes, (short)(POSIX_SPAWN_SETSIGDEF | (own_group ? POSIX_SPAWN_SETPGROUP : 0)));
     failed = posix_spawn(pid, shell, &actions, &attributes, argv, environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
@@ -303,8 +304,9 @@ int secret_from_terminal(struct secret *out, const char *prompt, bool echo, stru
 
     fd = open_terminal();
     if (fd < 0) {
-        err_set(e, ERR_USAGE, "there is no terminal to ask for a password on; use --password-file "
-                              "or --password-command");
+        err_set(e, ERR_USAGE,
+                "there is no terminal to ask for a password on; use --password-file "
+                "or --password-command");
         goto out;
     }
     if (get_room(&s, e) != 0)
@@ -322,8 +324,7 @@ int secret_from_terminal(struct secret *out, const char *prompt, bool echo, stru
         goto out;
     }
     changed = true;
-    if (io_write_all(fd, prompt, strlen(prompt), e) != 0 ||
-        read_until(&s, fd, UINT64_MAX, e) != 0)
+    if (io_write_all(fd, prompt, strlen(prompt), e) != 0 || read_until(&s, fd, UINT64_MAX, e) != 0)
         goto out;
     if (keep_first_line(&s, e) != 0) {
         err_set(e, ERR_USAGE, "no password was typed");

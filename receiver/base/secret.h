@@ -23,8 +23,8 @@ struct secret {
 int secret_set(struct secret *s, const char *text, size_t count, struct err *e);
 
 /*
- * The first line of a file, which must be regular, ours, no symbolic link, and readable by nobody else
- * (no bits of 077).  ERR_USAGE names what is wrong and how to mend it; ERR_NOT_FOUND.
+ * The first line of a file, which must be regular, ours, no symbolic link, and readable by nobody
+ * else (no bits of 077).  ERR_USAGE names what is wrong and how to mend it; ERR_NOT_FOUND.
  */
 int secret_from_file(struct secret *out, const char *path, struct err *e);
 
@@ -35,8 +35,8 @@ int secret_from_file(struct secret *out, const char *path, struct err *e);
 int secret_from_command(struct secret *out, const char *command, unsigned timeout_s, struct err *e);
 
 /*
- * Ask on the terminal of the process, as a rule without echo.  ERR_USAGE when there is none; ERR_STOPPED when a
- * signal ends the question (stop.h).
+ * Ask on the terminal of the process, as a rule without echo.  ERR_USAGE when there is none;
+ * ERR_STOPPED when a signal ends the question (stop.h).
  */
 int secret_from_terminal(struct secret *out, const char *prompt, bool echo, struct err *e);
 

@@ -18,7 +18,7 @@ static int refuse(struct err *e, const char *text, const char *why)
     return err_set(e, ERR_USAGE, "\"%s\": %s", shown, why);
 }
 
-/* Leading decimal digits; returns what follows, or NULL when there are none or the number is too big. */
+/* Leading decimal digits; returns what follows, NULL when there are none or they are too many. */
 static const char *take_digits(uint64_t *out, const char *text)
 {
     uint64_t value = 0;

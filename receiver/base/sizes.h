@@ -1,7 +1,7 @@
 /*
- * Sizes, durations, rates and percentages as people write and read them.  Parsing is strict ASCII: no
- * sign, no blank, no fraction, no other digits; the whole text must be used.  Errors are ERR_USAGE and
- * quote the text.  Suffixes are powers of 1024: k, M, G, T (either case).
+ * Sizes, durations, rates and percentages as people write and read them.  Parsing is strict ASCII:
+ * no sign, no blank, no fraction, no other digits; the whole text must be used.  Errors are
+ * ERR_USAGE and quote the text.  Suffixes are powers of 1024: k, M, G, T (either case).
  */
 #ifndef RECEIVER_BASE_SIZES_H
 #define RECEIVER_BASE_SIZES_H
@@ -29,7 +29,7 @@ int size_or_share_parse(struct size_or_share *out, const char *text, struct err 
 /* "30s", "5m", "2h", "7d"; a bare number is seconds.  At most 10 years. */
 int duration_parse(uint64_t *out_seconds, const char *text, struct err *e);
 
-/* Bytes per second: a size, "/s" behind it is allowed; at least 1 KiB/s: no value means "no limit". */
+/* Bytes per second: a size, also with "/s"; at least 1 KiB/s: no value means "no limit". */
 int rate_parse(uint64_t *out_bytes_per_second, const char *text, struct err *e);
 
 /* Room for every text below. */
@@ -43,7 +43,7 @@ char *size_text_short(char out[SIZE_TEXT_BYTES], uint64_t bytes);
 char *rate_text(char out[SIZE_TEXT_BYTES], uint64_t bytes, uint64_t ms);
 /* "12s", "3m05s", "2h07m", "3d04h". */
 char *duration_text(char out[SIZE_TEXT_BYTES], uint64_t seconds);
-/* A share of whole in percent, rounded down, so that 100 % means all of it: "0 %", "99 %"; "-" of 0. */
+/* A share of whole in percent, rounded down, so that "100 %" means all of it; "-" of nothing. */
 char *share_text(char out[SIZE_TEXT_BYTES], uint64_t part, uint64_t whole);
 
 #endif

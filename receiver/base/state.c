@@ -39,7 +39,8 @@ static int default_dir(char *out, size_t room, struct err *e)
             home = user != NULL ? user->pw_dir : NULL;
         }
         if (home == NULL || home[0] != '/')
-            return err_set(e, ERR_USAGE, "no home directory for the state; name one with --state-dir");
+            return err_set(e, ERR_USAGE,
+                           "no home directory for the state; name one with --state-dir");
         count = snprintf(out, room, "%s/.local/state/vmferry", home);
     }
     if (count < 0 || (size_t)count >= room)
@@ -74,8 +75,10 @@ static int check_ours(int fd, struct err *e)
     if (fstat(fd, &st) != 0)
         return err_sys(e, "looking at it");
     if (st.st_uid != geteuid())
-        return err_set(e, ERR_REFUSED, "it belongs to uid %u, not to us (uid %u); name another one "
-                       "with --state-dir", (unsigned)st.st_uid, (unsigned)geteuid());
+        return err_set(e, ERR_REFUSED,
+                       "it belongs to uid %u, not to us (uid %u); name another one "
+                       "with --state-dir",
+                       (unsigned)st.st_uid, (unsigned)geteuid());
     if ((st.st_mode & 022) != 0)
         return err_set(e, ERR_REFUSED, "others may write to it (mode %04o); chmod 700 mends that",
                        (unsigned)st.st_mode & 07777);
@@ -93,8 +96,12 @@ static int read_id(struct state *s, struct err *e)
         return errno == ENOENT ? 0 : err_sys(e, "opening %s", id_name);
     if (io_read_all(fd, text, sizeof text, e) != 0)
         goto out;
-    if (text[sizeof text - 1] != '\n' ||
-        strspn(text, "0123456789abcdef") != sizeof text - 1) {
+    if (text[sizeof text - 1] != '\n') {
+        err_set(e, ERR_CORRUPT, "it is not 16 hex digits");
+        goto out;
+    }
+    text[sizeof text - 1] = 0;
+    if (strspn(text, "0123456789abcdef") != sizeof text - 1) {
         err_set(e, ERR_CORRUPT, "it is not 16 hex digits");
         goto out;
     }

@@ -1,8 +1,8 @@
 /*
- * How a signal ends the program.  SIGINT, SIGTERM and SIGHUP set a flag and make a descriptor readable
- * that every loop which waits polls too; the work then ends in order, with clean-up, and the exit code
- * is 128 + n.  A second signal means: do not wait for what only takes time (stop_hurried).  SIGPIPE and
- * SIGXFSZ are ignored, so that the calls fail with EPIPE and EFBIG.
+ * How a signal ends the program.  SIGINT, SIGTERM and SIGHUP set a flag and make a descriptor
+ * readable that every loop which waits polls too; the work then ends in order, with clean-up, and
+ * the exit code is 128 + n.  A second signal means: do not wait for what only takes time
+ * (stop_hurried).  SIGPIPE and SIGXFSZ are ignored, so that the calls fail with EPIPE and EFBIG.
  */
 #ifndef RECEIVER_BASE_STOP_H
 #define RECEIVER_BASE_STOP_H
@@ -13,7 +13,7 @@
 
 struct err;
 
-/* Once, at start, before any thread.  A signal that was ignored when we were started stays so (nohup). */
+/* Once, before any thread.  A signal that was ignored when we were started stays so (nohup). */
 int stop_install(struct err *e);
 
 /* Readable from the first signal on, for ever; nobody reads it.  -1 before stop_install. */

@@ -1,6 +1,6 @@
 /*
- * Text from outside, made fit to show.  Names of VMs, files and what a host prints are data: they may
- * hold control bytes, escape sequences, text direction marks or bytes that are no UTF-8 at all.
+ * Text from outside, made fit to show.  Names of VMs, files and what a host prints are data: they
+ * may hold control bytes, escape sequences, text direction marks or bytes that are no UTF-8 at all.
  */
 #ifndef RECEIVER_BASE_UTF8_H
 #define RECEIVER_BASE_UTF8_H
@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 /*
- * Decode one character of the count bytes at text (count > 0).  Returns its length and sets *out, or
- * returns 0 when the bytes there are no shortest-form UTF-8 of a Unicode scalar value.
+ * Decode one character of the count bytes at text (count > 0).  Returns its length and sets *out,
+ * or returns 0 when the bytes there are no shortest-form UTF-8 of a Unicode scalar value.
  */
 size_t utf8_decode(const char *text, size_t count, uint32_t *out);
 
@@ -26,10 +26,10 @@ unsigned utf8_columns_of(uint32_t c);
 size_t utf8_columns(const char *text);
 
 /*
- * Copy text with everything hostile made visible: `\n`, `\t`, `\x1b` for control bytes and bytes that
- * are no UTF-8, `\u202e` for other characters, and `\\` for a backslash that would read as one of
- * these.  Cut at the last whole character or escape that fits.  out holds room > 0 bytes and always
- * ends with a NUL.  Returns false when something was cut.
+ * Copy text with everything hostile made visible: `\n`, `\t`, `\x1b` for control bytes and bytes
+ * that are no UTF-8, `\u202e` for other characters, and `\\` for a backslash that would read as one
+ * of these.  Cut at the last whole character or escape that fits.  out holds room > 0 bytes and
+ * always ends with a NUL.  Returns false when something was cut.
  */
 bool utf8_show(char *out, size_t room, const char *text);
 

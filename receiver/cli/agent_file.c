@@ -34,12 +34,15 @@ int agent_find(const char *given, char out[AGENT_PATH_BYTES], struct err *e)
     end = strrchr(self, '/');
     for (size_t i = 0; end != NULL && i < ARRAY_COUNT(beside); i++) {
         if (snprintf(out, AGENT_PATH_BYTES, "%.*s/%s%s", (int)(end - self), self, beside[i],
-                     agent_name) < AGENT_PATH_BYTES && is_file(out))
+                     agent_name) < AGENT_PATH_BYTES &&
+            is_file(out))
             return 0;
     }
     snprintf(out, AGENT_PATH_BYTES, "%s/%s", VMFERRY_LIBEXEC_DIR, agent_name);
     if (is_file(out))
         return 0;
-    return err_set(e, ERR_NOT_FOUND, "%s is neither beside vmferry nor in %s; name it with "
-                   "--agent-file", agent_name, VMFERRY_LIBEXEC_DIR);
+    return err_set(e, ERR_NOT_FOUND,
+                   "%s is neither beside vmferry nor in %s; name it with "
+                   "--agent-file",
+                   agent_name, VMFERRY_LIBEXEC_DIR);
 }

@@ -21,9 +21,9 @@ struct app {
     const struct command *command;
     struct report *report;
     struct progress *progress;
-    struct state *state;       /* app_state opens it when it is first needed */
-    struct run_result result;  /* the VMs of the summary; filled by the command */
-    int exit_code;             /* -1: follows from result and error; else the command's own word */
+    struct state *state;      /* app_state opens it when it is first needed */
+    struct run_result result; /* the VMs of the summary; filled by the command */
+    int exit_code;            /* -1: follows from result and error; else the command's own word */
     /* More fields of the summary, and the end of what they stand in; both may be NULL. */
     void (*summary)(void *context, struct json *j);
     void (*summary_end)(void *context);

@@ -36,7 +36,7 @@ static void tell_folder(const char *name, const struct vm_result *v, const struc
            size_text(size, c->read_bytes), duration_text(time, (v->ms + 500) / 1000));
 }
 
-/* One mirror's folder; what is found is its own failure.  -1 only without memory or when stopped. */
+/* One mirror's folder; what is found is its own failure.  -1: no memory, or stopped. */
 static int check_one(struct app *app, const char *folder, uint64_t generation, struct err *e)
 {
     const struct options *o = app->options;

@@ -22,7 +22,7 @@ struct outcome {
 
 static const char *reaped_name(enum reaped_kind kind)
 {
-    static const char *const names[] = { "removed", "nothing", "waiting",
+    static const char *const names[] = { "removed", "nothing",  "waiting",
                                          "in-use",  "retained", "failed" };
 
     return names[kind];
@@ -93,7 +93,7 @@ static void tell_reaped(struct app *app, const struct reaped_list *l)
 static int tell_leftovers(const struct leftover_list *l, struct err *e)
 {
     static const struct table_column columns[] = {
-        { "VM", false, true },      { "KIND", false, false }, { "TAKEN", false, false },
+        { "VM", false, true },     { "KIND", false, false },  { "TAKEN", false, false },
         { "WHOSE", false, false }, { "TOKEN", false, false },
     };
     struct table *t = NULL;
@@ -107,9 +107,11 @@ static int tell_leftovers(const struct leftover_list *l, struct err *e)
         const struct leftover *s = &l->items[i];
         char time[CLOCK_TEXT_BYTES];
         const char *cells[] = {
-            s->vm_name, journal_purpose_name(s->purpose),
+            s->vm_name,
+            journal_purpose_name(s->purpose),
             s->created > 0 ? clock_format_local(time, s->created) : NULL,
-            s->ours ? "ours" : "other", s->token,
+            s->ours ? "ours" : "other",
+            s->token,
         };
 
         if (table_row(t, cells, e) != 0)
@@ -164,7 +166,8 @@ static int remove_foreign(struct app *app, struct session *s, struct err *e)
             printf("would remove the snapshot with the token %s\n", app->options->foreign);
         return 0;
     }
-    if (reaper_remove_foreign(&s->host, s->journal, app->options->foreign, text, sizeof text, e) != 0)
+    if (reaper_remove_foreign(&s->host, s->journal, app->options->foreign, text, sizeof text, e) !=
+        0)
         return -1;
     if (!app->options->json)
         text_wrap(stdout, "", text, 0, app_columns());

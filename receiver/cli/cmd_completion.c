@@ -93,7 +93,8 @@ static void print_bash(void)
         const struct command *c = command_at(i);
 
         printf("  %s)\n"
-               "    if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '", c->name);
+               "    if [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '",
+               c->name);
         print_names(OPTIONS_COMMON | c->accepts);
         printf("' -- \"$cur\"))\n"
                "    else compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); fi ;;\n");

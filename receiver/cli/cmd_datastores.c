@@ -32,7 +32,7 @@ static void print_json(struct app *app, const struct datastore_list *l)
 static int print_table(const struct datastore_list *l, struct err *e)
 {
     static const struct table_column columns[] = {
-        { "NAME", false, true }, { "TYPE", false, false }, { "SIZE", true, false },
+        { "NAME", false, true }, { "TYPE", false, false },  { "SIZE", true, false },
         { "FREE", true, false }, { "FREE %", true, false }, { "PATH", false, true },
     };
     struct table *t = NULL;
@@ -44,8 +44,12 @@ static int print_table(const struct datastore_list *l, struct err *e)
         const struct datastore *d = &l->items[i];
         char size[SIZE_TEXT_BYTES], free[SIZE_TEXT_BYTES], share[SIZE_TEXT_BYTES], path[512];
         const char *cells[] = {
-            d->name, d->type, size_text(size, d->size_bytes), size_text(free, d->free_bytes),
-            share_text(share, d->free_bytes, d->size_bytes), path,
+            d->name,
+            d->type,
+            size_text(size, d->size_bytes),
+            size_text(free, d->free_bytes),
+            share_text(share, d->free_bytes, d->size_bytes),
+            path,
         };
 
         /* The host's link by name leads to the same place and fits into a line. */

@@ -133,8 +133,8 @@ static void print_exceptions(const struct mirror_list_item *g)
         const struct mirror_list_disk *d = &g->disks[i];
 
         if (d->damaged_blocks > 0)
-            printf("  %s@%llu: %s has lost %llu blocks\n", vm, (unsigned long long)g->number, d->slot,
-                   (unsigned long long)d->damaged_blocks);
+            printf("  %s@%llu: %s has lost %llu blocks\n", vm, (unsigned long long)g->number,
+                   d->slot, (unsigned long long)d->damaged_blocks);
         if (d->of_generation == 0)
             printf("  %s@%llu: %s was left out and has never been mirrored\n", vm,
                    (unsigned long long)g->number, d->slot);
@@ -148,8 +148,8 @@ static void print_exceptions(const struct mirror_list_item *g)
 static int print_vm(const struct mirror_list *l, size_t first, size_t *end, struct err *e)
 {
     static const struct table_column columns[] = {
-        { "GEN", true, false },  { "TIME", false, false },   { "KIND", false, false },
-        { "SIZE", true, false }, { "READ", true, false },    { "SENT", true, false },
+        { "GEN", true, false },    { "TIME", false, false },   { "KIND", false, false },
+        { "SIZE", true, false },   { "READ", true, false },    { "SENT", true, false },
         { "STORED", true, false }, { "CHECKED", true, false }, { "ID", false, false },
     };
     const struct mirror_list_item *g = mirror_list_at(l, first);

@@ -25,7 +25,8 @@ int cmd_mirror(struct app *app, struct err *e)
 
     if (is_datastore_place(m.dir)) {
         /* The place would be taken for a directory of that odd name. */
-        err_set(e, ERR_USAGE, "\"%s\" is a place on a host; a mirror needs a local directory", m.dir);
+        err_set(e, ERR_USAGE, "\"%s\" is a place on a host; a mirror needs a local directory",
+                m.dir);
         return -1;
     }
     if (connection_init(&c, app, o->operands[0], e) != 0 ||

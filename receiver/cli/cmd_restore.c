@@ -13,7 +13,8 @@
 #include "receiver/mirror/mirror_read.h"
 
 /* The generation as a result of the summary. */
-static struct vm_result *add_result(struct app *app, const struct mirror_list_item *g, struct err *e)
+static struct vm_result *add_result(struct app *app, const struct mirror_list_item *g,
+                                    struct err *e)
 {
     struct vm_result *v = run_result_add(&app->result, g->vm, e);
 
@@ -70,8 +71,7 @@ int cmd_restore(struct app *app, struct err *e)
         goto out;
     for (size_t i = 0; i < mirror_list_problem_count(l); i++)
         log_warning("%s", mirror_list_problem(l, i));
-    if (mirror_find(l, o->operands[0], &g, &newer, e) != 0 ||
-        (v = add_result(app, g, e)) == NULL)
+    if (mirror_find(l, o->operands[0], &g, &newer, e) != 0 || (v = add_result(app, g, e)) == NULL)
         goto out;
     if (newer > 0)
         log_warning("%s: generation %llu is newer but partial; this is generation %llu", g->vm,

@@ -67,8 +67,8 @@ static int add_row(struct table *t, const struct vm *vm, struct err *e)
     char id[16], cpus[16], memory[SIZE_TEXT_BYTES], disks[96], snapshots[24];
     char whole[SIZE_TEXT_BYTES], used[SIZE_TEXT_BYTES];
     const char *cells[] = {
-        vm->name, id,    vm_power_name(vm->power), vm->guest, cpus, memory, disks,
-        snapshots, vm_tracking_name(vm->tracking),
+        vm->name, id,        vm_power_name(vm->power),       vm->guest, cpus, memory,
+        disks,    snapshots, vm_tracking_name(vm->tracking),
     };
 
     snprintf(id, sizeof id, "%u", vm->vmid);
@@ -84,9 +84,9 @@ static int add_row(struct table *t, const struct vm *vm, struct err *e)
 static int print_table(const struct vm_list *l, const bool *wanted, struct err *e)
 {
     static const struct table_column columns[] = {
-        { "NAME", false, true },   { "ID", true, false },    { "POWER", false, false },
-        { "GUEST", false, true },  { "CPU", true, false },   { "MEM", true, false },
-        { "DISKS", false, false }, { "SNAP", true, false },  { "CBT", false, false },
+        { "NAME", false, true },   { "ID", true, false },   { "POWER", false, false },
+        { "GUEST", false, true },  { "CPU", true, false },  { "MEM", true, false },
+        { "DISKS", false, false }, { "SNAP", true, false }, { "CBT", false, false },
     };
     struct table *t = NULL;
     int rc = -1;
@@ -132,7 +132,7 @@ static int choose(struct app *app, const struct vm_list *l, bool *wanted, size_t
     return 0;
 }
 
-/* Disks and the rest of each wanted VM; one that has gone or cannot be read is told and left out. */
+/* Disks and the rest of each wanted VM; one that cannot be read is told and left out. */
 static int get_details(struct app *app, struct host *h, struct vm_list *l, bool *wanted,
                        struct err *e)
 {

@@ -61,15 +61,17 @@ static const struct command commands[] = {
                 "plain sparse images, and removes the snapshot.  The first run reads all "
                 "that is allocated, later ones send only what has changed.  A run that is "
                 "cut goes on where it was.",
-        .examples = "  vmferry mirror esx1 web01 /srv/mirrors\n"
-                    "  vmferry mirror esx1 'web*' '#12' /srv/mirrors --keep 7\n"
-                    "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n",
+        .examples =
+            "  vmferry mirror esx1 web01 /srv/mirrors\n"
+            "  vmferry mirror esx1 'web*' '#12' /srv/mirrors --keep 7\n"
+            "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n",
         .operands_min = 3,
         .operands_max = MANY,
-        .accepts = BIT(OPTION_KEEP) | BIT(OPTION_DRY_RUN) | BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) |
-                   BIT(OPTION_BWLIMIT) | BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) |
-                   BIT(OPTION_ONLY_DISK) | BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) |
-                   BIT(OPTION_STALL_TIMEOUT) | BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+        .accepts = BIT(OPTION_KEEP) | BIT(OPTION_DRY_RUN) | BIT(OPTION_FULL) |
+                   BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) | BIT(OPTION_QUIESCE) |
+                   BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) | BIT(OPTION_MAX_SNAPSHOT_AGE) |
+                   BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) | BIT(OPTION_AGENT_DIR) |
+                   BIT(OPTION_YES),
         .run = cmd_mirror,
     },
     {
@@ -131,7 +133,8 @@ static const struct command commands[] = {
                     "  vmferry cleanup esx1 --foreign 0123456789abcdef0123456789abcdef\n",
         .operands_min = 1,
         .operands_max = 1,
-        .accepts = BIT(OPTION_DRY_RUN) | BIT(OPTION_RETAINED) | BIT(OPTION_FOREIGN) | BIT(OPTION_YES),
+        .accepts =
+            BIT(OPTION_DRY_RUN) | BIT(OPTION_RETAINED) | BIT(OPTION_FOREIGN) | BIT(OPTION_YES),
         .run = cmd_cleanup,
     },
     {

@@ -12,15 +12,15 @@ struct err;
 
 struct command {
     const char *name;
-    const char *operands;  /* as the usage line shows them */
-    const char *summary;   /* a few words */
-    const char *text;      /* what --help says: one paragraph */
-    const char *examples;  /* lines, NULL-terminated text */
+    const char *operands; /* as the usage line shows them */
+    const char *summary;  /* a few words */
+    const char *text;     /* what --help says: one paragraph */
+    const char *examples; /* lines, NULL-terminated text */
     unsigned operands_min, operands_max;
-    uint64_t accepts;      /* OPTION_BITs beside the common ones */
-    uint64_t needs;        /* of these, what must be given */
-    bool list_like;        /* with --json one array instead of lines and a summary */
-    bool hidden;           /* not in --help */
+    uint64_t accepts; /* OPTION_BITs beside the common ones */
+    uint64_t needs;   /* of these, what must be given */
+    bool list_like;   /* with --json one array instead of lines and a summary */
+    bool hidden;      /* not in --help */
     /* 0, or -1 with an error of the command as a whole; VMs' own failures stand in app->result. */
     int (*run)(struct app *app, struct err *e);
 };

@@ -29,7 +29,7 @@ static int get_password(struct connection *c, struct err *e)
         return 0;
     if (o->password_command != NULL)
         return secret_from_command(&c->password, o->password_command, PASSWORD_COMMAND_S, e);
-    snprintf(prompt, sizeof prompt, "Password of %s at %s: ", c->target.user, c->target.name);
+    snprintf(prompt, sizeof prompt, "Password of %s@%s: ", c->target.user, c->target.name);
     return secret_from_terminal(&c->password, prompt, false, e);
 }
 
@@ -152,9 +152,7 @@ int connection_open(void *connection, struct transport **out, struct err *e)
     if (e->code == ERR_STOPPED)
         return -1;
     /* What the user has to mend must name the host, whichever layer said it. */
-    return strstr(e->text, c->target.name) != NULL
-               ? -1
-               : err_add(e, "%s", c->target.name);
+    return strstr(e->text, c->target.name) != NULL ? -1 : err_add(e, "%s", c->target.name);
 }
 
 /* ---- The session ---- */

@@ -48,8 +48,7 @@ static void try_session(const struct data_options *data, struct agent_session_co
 
     /* A run goes on through SSH where no port is free; so do we, to look at the rest. */
     if (rc != 0 && e.code == ERR_BUSY && config->listen_address != NULL) {
-        doctor_add(report, check_name, NULL,
-                   data->channel == DATA_TCP ? DOCTOR_FAIL : DOCTOR_WARN,
+        doctor_add(report, check_name, NULL, data->channel == DATA_TCP ? DOCTOR_FAIL : DOCTOR_WARN,
                    "free one of the ports 31031, 44046, 8000, or name one with --data-listen", "%s",
                    e.text);
         config->listen_address = NULL;

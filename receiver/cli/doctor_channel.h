@@ -8,8 +8,8 @@ struct host;
 struct placed;
 
 /*
- * Start the agent, have it dial back as a run would, and add a line on the SSH channel and one on TCP.
- * context is the struct app whose options count.
+ * Start the agent, have it dial back as a run would, and add a line on the SSH channel and one on
+ * TCP. context is the struct app whose options count.
  */
 void doctor_try_channel(void *context, struct host *h, struct placed *agent,
                         struct doctor_report *report);

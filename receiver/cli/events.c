@@ -51,7 +51,8 @@ static void vm_end(void *context, const struct vm_result *v)
     else if (v->why.code != ERR_NONE)
         log_warning("%s: %s", v->vm, v->why.text);
     if (v->cleanup_left && v->why.code == ERR_NONE)
-        log_warning("%s: something of ours is still on the host; vmferry cleanup removes it", v->vm);
+        log_warning("%s: something of ours is still on the host; vmferry cleanup removes it",
+                    v->vm);
 }
 
 struct run_events events_of(struct app *app)

@@ -14,7 +14,7 @@ enum { SLICES_MAX = 10000 };
 struct option_row {
     const char *long_name;
     char short_name;
-    const char *value; /* name of its value in --help, NULL: it takes none, "[=x]": may be left out */
+    const char *value; /* its value's name in --help; NULL: it takes none; "[=x]": optional */
     const char *words; /* for the completion, see struct option_word */
     const char *help;
 };
@@ -29,7 +29,8 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_CONFIG] = { "config", 0, "FILE", "FILE", "configuration file (not used yet)" },
     [OPTION_STATE_DIR] = { "state-dir", 0, "DIR", "DIR",
                            "journal and known hosts; ~/.local/state/vmferry" },
-    [OPTION_IDENTITY] = { "identity", 'i', "KEYFILE", "FILE", "private key to log in with; repeatable" },
+    [OPTION_IDENTITY] = { "identity", 'i', "KEYFILE", "FILE",
+                          "private key to log in with; repeatable" },
     [OPTION_PASSWORD_FILE] = { "password-file", 0, "FILE", "FILE",
                                "password: first line of FILE (yours, mode 0600)" },
     [OPTION_PASSWORD_COMMAND] = { "password-command", 0, "CMD", "",
@@ -56,10 +57,12 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_FULL] = { "full", 0, NULL, NULL, "read and send everything that is allocated" },
     [OPTION_COMPRESS] = { "compress", 0, "LEVEL", "auto none 1 3 6 9 12 15 19",
                           "auto, none, or 1 to 19" },
-    [OPTION_BWLIMIT] = { "bwlimit", 0, "RATE", "", "at most RATE bytes per second of data, like 20M" },
+    [OPTION_BWLIMIT] = { "bwlimit", 0, "RATE", "",
+                         "at most RATE bytes per second of data, like 20M" },
     [OPTION_QUIESCE] = { "quiesce", 0, "HOW", "try require no",
                          "still the guest's file systems: try, require or no" },
-    [OPTION_EXCLUDE_DISK] = { "exclude-disk", 0, "SLOT", "", "leave out a disk (scsi0:1); repeatable" },
+    [OPTION_EXCLUDE_DISK] = { "exclude-disk", 0, "SLOT", "",
+                              "leave out a disk (scsi0:1); repeatable" },
     [OPTION_ONLY_DISK] = { "only-disk", 0, "SLOT", "", "take only this disk; repeatable" },
     [OPTION_MAX_SNAPSHOT_AGE] = { "max-snapshot-age", 0, "TIME", "",
                                   "give up a run whose snapshot is older; 24h" },
@@ -68,11 +71,13 @@ static const struct option_row rows[OPTION_COUNT] = {
                                "give up a read that takes longer; 600s" },
     [OPTION_AGENT_DIR] = { "agent-dir", 0, "'[ds] dir'", "", "where the agent goes on the host" },
     [OPTION_YES] = { "yes", 0, NULL, NULL, "answer questions with yes" },
-    [OPTION_MIRROR] = { "mirror", 0, "DIR", "DIR", "the mirrors' directory, or one VM's folder in it" },
+    [OPTION_MIRROR] = { "mirror", 0, "DIR", "DIR",
+                        "the mirrors' directory, or one VM's folder in it" },
     [OPTION_OUTPUT] = { "output", 0, "DIR", "DIR", "directory to make; absent or empty" },
     [OPTION_READ_DATA] = { "read-data", 0, "[=K/N]", "", "read everything, or slice K of N" },
     [OPTION_RETAINED] = { "retained", 0, NULL, NULL, "remove kept snapshots of ours as well" },
-    [OPTION_FOREIGN] = { "foreign", 0, "TOKEN", "", "remove another receiver's snapshot, by its token" },
+    [OPTION_FOREIGN] = { "foreign", 0, "TOKEN", "",
+                         "remove another receiver's snapshot, by its token" },
 };
 
 /* The words of a listed value, the first of which is the default. */
@@ -135,7 +140,8 @@ static int take_token(struct options *o, const char *value, struct err *e)
 
     if (strspn(token, "0123456789abcdef") != 32 || strlen(token) != 32 ||
         (count > 32 && strncmp(value, "vmferry-", 8) != 0))
-        return err_set(e, ERR_USAGE, "a token is the 32 hex digits at the end of a snapshot's name");
+        return err_set(e, ERR_USAGE,
+                       "a token is the 32 hex digits at the end of a snapshot's name");
     o->foreign = token;
     return 0;
 }

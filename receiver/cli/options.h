@@ -1,8 +1,8 @@
 /*
  * Options and operands.  One table (options.c) drives parsing, --help and the shell completion.
  * Options stand anywhere after the program's name; `--` ends them.  Long options are never
- * abbreviated, so that a script's meaning does not change when an option is added.  Values are checked
- * here, as far as that needs no host and no file.
+ * abbreviated, so that a script's meaning does not change when an option is added.  Values are
+ * checked here, as far as that needs no host and no file.
  */
 #ifndef RECEIVER_CLI_OPTIONS_H
 #define RECEIVER_CLI_OPTIONS_H
@@ -80,18 +80,18 @@ struct options {
 
     uint32_t keep;
     bool dry_run, full, yes, retained;
-    uint8_t compress;  /* COMPRESS_AUTO, 0 for none, or a level */
-    uint64_t bwlimit;  /* 0: none */
+    uint8_t compress; /* COMPRESS_AUTO, 0 for none, or a level */
+    uint64_t bwlimit; /* 0: none */
     enum snapshot_quiesce quiesce;
     const char **exclude, **only; /* slots */
     size_t exclude_count, only_count;
-    uint64_t max_snapshot_age_s;  /* 86400 */
+    uint64_t max_snapshot_age_s;   /* 86400 */
     struct size_or_share min_free; /* 10 % */
-    uint64_t stall_timeout_s;     /* 600 */
+    uint64_t stall_timeout_s;      /* 600 */
     const char *mirror, *output, *foreign;
     uint32_t read_data_k, read_data_n; /* slice k of n, 1 of 1 without a value */
 
-    const char *command; /* the first operand, or NULL */
+    const char *command;   /* the first operand, or NULL */
     const char **operands; /* those behind it */
     size_t operand_count;
 };

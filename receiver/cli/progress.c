@@ -18,8 +18,8 @@ enum {
     DRAW_MS = 100,
     PLAIN_MS = 10000,
     STATUS_MS = 1000,
-    RATE_MS = 1000,      /* how often a rate is taken anew */
-    DISKS_MAX = 256,     /* more are not shown */
+    RATE_MS = 1000,  /* how often a rate is taken anew */
+    DISKS_MAX = 256, /* more are not shown */
     LINE_BYTES = 1024,
     PLAIN_COLUMNS = 200,
 };
@@ -82,11 +82,11 @@ static void short_rate(char *out, size_t room, uint64_t rate)
 static size_t pieces_of(char pieces[6][40], const struct progress_line *l)
 {
     char part[32], read[32], sent[32], time[SIZE_TEXT_BYTES];
-    unsigned percent = l->total == 0 ? 100
-                       : (unsigned)((double)min_u64(l->done, l->total) * 100 / (double)l->total);
-    unsigned same = l->read == 0
-                        ? 0
-                        : (unsigned)((double)min_u64(l->same, l->read) * 100 / (double)l->read);
+    unsigned percent =
+        l->total == 0 ? 100
+                      : (unsigned)((double)min_u64(l->done, l->total) * 100 / (double)l->total);
+    unsigned same =
+        l->read == 0 ? 0 : (unsigned)((double)min_u64(l->same, l->read) * 100 / (double)l->read);
     size_t n = 0;
 
     /* 100 % is said only when nothing is missing. */

@@ -1,8 +1,8 @@
 /*
- * The progress display.  On a terminal: one line per disk, redrawn at most ten times a second and cut
- * to the width, on standard error; the log takes it away and puts it back around each of its lines.
- * Without a terminal: nothing unless asked for, then a plain line every 10 s.  With --json: objects of
- * type `status`, each disk at most once a second.
+ * The progress display.  On a terminal: one line per disk, redrawn at most ten times a second and
+ * cut to the width, on standard error; the log takes it away and puts it back around each of its
+ * lines. Without a terminal: nothing unless asked for, then a plain line every 10 s.  With --json:
+ * objects of type `status`, each disk at most once a second.
  *
  * Threads: all functions may be called from several; none blocks on anything but standard error.
  */
@@ -20,12 +20,12 @@ struct progress;
 struct report;
 
 struct progress_options {
-    bool draw;             /* lines that are redrawn; needs a terminal */
-    bool plain;            /* plain lines every 10 s */
-    struct report *report; /* for `status` objects; NULL: none */
-    FILE *out;             /* standard error, or a file of a test */
-    unsigned columns;      /* 0: ask the terminal each time */
-    unsigned rows;         /* 0: ask the terminal */
+    bool draw;                  /* lines that are redrawn; needs a terminal */
+    bool plain;                 /* plain lines every 10 s */
+    struct report *report;      /* for `status` objects; NULL: none */
+    FILE *out;                  /* standard error, or a file of a test */
+    unsigned columns;           /* 0: ask the terminal each time */
+    unsigned rows;              /* 0: ask the terminal */
     uint64_t (*clock_ms)(void); /* NULL: the real one */
 };
 
@@ -46,9 +46,9 @@ void progress_show(void *progress);
 
 /* What a line shows; rates in bytes per second. */
 struct progress_line {
-    const char *name;     /* "web01 scsi0:0", raw */
+    const char *name; /* "web01 scsi0:0", raw */
     uint64_t done, total;
-    uint64_t same;        /* of what was read */
+    uint64_t same; /* of what was read */
     uint64_t read;
     uint64_t read_rate, sent_rate;
     bool rates_known;

@@ -43,8 +43,7 @@ static void line_end(struct report *r)
     fputc('\n', r->memory);
     if (fclose(r->memory) != 0)
         r->failed = errno;
-    else if (fwrite(r->line, 1, r->line_bytes, r->o.out) != r->line_bytes ||
-             fflush(r->o.out) != 0)
+    else if (fwrite(r->line, 1, r->line_bytes, r->o.out) != r->line_bytes || fflush(r->o.out) != 0)
         r->failed = r->failed != 0 ? r->failed : errno;
     free(r->line);
     r->line = NULL;
@@ -252,8 +251,8 @@ void report_summary(struct report *r, const struct run_result *result, int exit_
 static void people_disks(FILE *out, const struct vm_result *v, unsigned width)
 {
     static const struct table_column columns[] = {
-        { "DISK", false, false },   { "SIZE", true, false },  { "READ", true, false },
-        { "CHANGED", true, false }, { "SENT", true, false },  { "STORED", true, false },
+        { "DISK", false, false },   { "SIZE", true, false }, { "READ", true, false },
+        { "CHANGED", true, false }, { "SENT", true, false }, { "STORED", true, false },
         { "TIME", true, false },    { "RATE", true, false },
     };
     struct table *t = NULL;
@@ -266,9 +265,13 @@ static void people_disks(FILE *out, const struct vm_result *v, unsigned width)
         char sent[SIZE_TEXT_BYTES], stored[SIZE_TEXT_BYTES], time[SIZE_TEXT_BYTES];
         char rate[SIZE_TEXT_BYTES];
         const char *cells[] = {
-            d->disk, size_text(size, d->capacity), size_text(read, d->read),
-            size_text(changed, d->changed), size_text(sent, d->sent),
-            size_text(stored, d->stored), duration_text(time, (d->ms + 500) / 1000),
+            d->disk,
+            size_text(size, d->capacity),
+            size_text(read, d->read),
+            size_text(changed, d->changed),
+            size_text(sent, d->sent),
+            size_text(stored, d->stored),
+            duration_text(time, (d->ms + 500) / 1000),
             rate_text(rate, d->read, d->ms),
         };
 

@@ -1,8 +1,8 @@
 /*
  * What a command tells on standard output.  With --json that is lines of one object each, with a
  * field `type`: status, warning, error, and last the summary, which comes after an error as well.
- * List-like commands print one array on one line, or one error object, and nothing else.  Warnings that
- * any layer logs reach the JSON lines by themselves.
+ * List-like commands print one array on one line, or one error object, and nothing else.  Warnings
+ * that any layer logs reach the JSON lines by themselves.
  *
  * Threads: all functions may be called from several.
  */
@@ -21,7 +21,7 @@ struct report;
 struct run_result;
 
 struct report_options {
-    FILE *out;           /* standard output, or a file of a test */
+    FILE *out; /* standard output, or a file of a test */
     bool json;
     bool list_like;      /* one array instead of lines and summary */
     const char *command; /* borrowed; "" when not known */
@@ -47,7 +47,8 @@ struct json *report_array_begin(struct report *r);
 void report_array_end(struct report *r);
 
 /*
- * The last line.  more, which may be NULL, adds fields of the command's own.  Without --json nothing.
+ * The last line.  more, which may be NULL, adds fields of the command's own.  Without --json
+ * nothing.
  */
 void report_summary(struct report *r, const struct run_result *result, int exit_code, uint64_t ms,
                     void (*more)(void *context, struct json *j), void *context);

@@ -5,7 +5,17 @@
 #include "receiver/cli/app.h"
 #include "receiver/cli/connect.h"
 #include "receiver/cli/options.h"
+#include "receiver/cli/progress.h"
 #include "receiver/cli/screen.h"
+
+/* The question stands alone: the display goes, and comes back with its next news. */
+static int ask(void *context, const char *question)
+{
+    const struct app *app = context;
+
+    progress_hide(app->progress);
+    return screen_ask(question);
+}
 
 int run_options_fill(struct run_options *out, struct connection *c, char agent[AGENT_PATH_BYTES],
                      struct err *e)
@@ -34,7 +44,8 @@ int run_options_fill(struct run_options *out, struct connection *c, char agent[A
         .max_snapshot_age_s = o->max_snapshot_age_s,
         .min_free = o->min_free,
         .stall_timeout_s = o->stall_timeout_s,
-        .ask = secret_can_ask() ? screen_ask : NULL,
+        .ask = secret_can_ask() ? ask : NULL,
+        .ask_context = c->app,
     };
     if (agent_find(o->agent_file, agent, e) == 0)
         return 0;

@@ -10,8 +10,8 @@ struct err;
 
 /*
  * Fill *out from the options of c's app.  Everything is borrowed: c, the options, and agent, which
- * takes the path of the agent's file.  Where there is none, out->agent_file is NULL and a warning says
- * that disks will be read without it.  0, or -1: ERR_USAGE (--agent-file cannot be read).
+ * takes the path of the agent's file.  Where there is none, out->agent_file is NULL and a warning
+ * says that disks will be read without it.  0, or -1: ERR_USAGE (--agent-file cannot be read).
  */
 int run_options_fill(struct run_options *out, struct connection *c, char agent[AGENT_PATH_BYTES],
                      struct err *e);

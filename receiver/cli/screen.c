@@ -37,13 +37,12 @@ unsigned screen_rows(int fd)
     return SCREEN_ROWS_DEFAULT;
 }
 
-int screen_ask(void *unused, const char *question)
+int screen_ask(const char *question)
 {
     char shown[QUESTION_BYTES], prompt[QUESTION_BYTES + 16];
     struct secret answer = { 0 };
     int yes;
 
-    (void)unused;
     if (!secret_can_ask())
         return 0;
     utf8_show(shown, sizeof shown, question);

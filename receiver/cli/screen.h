@@ -14,6 +14,6 @@ unsigned screen_columns(int fd);
 unsigned screen_rows(int fd);
 
 /* Ask a yes-or-no question on the terminal; 1 yes, 0 no or no terminal. */
-int screen_ask(void *unused, const char *question);
+int screen_ask(const char *question);
 
 #endif

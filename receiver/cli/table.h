@@ -25,14 +25,14 @@ void table_free(struct table *t); /* NULL is allowed */
 int table_row(struct table *t, const char *const *cells, struct err *e);
 
 /*
- * Print the title line and the rows, each after indent blanks, in at most width columns; nothing when
- * there are no rows.  Only columns that may shrink are cut.
+ * Print the title line and the rows, each after indent blanks, in at most width columns; nothing
+ * when there are no rows.  Only columns that may shrink are cut.
  */
 void table_print(const struct table *t, FILE *out, unsigned width, unsigned indent);
 
 /*
- * A paragraph: head, then text from column on, broken at blanks so that lines keep within width; one
- * that is longer than a line stands alone.  text is escaped, head is not.
+ * A paragraph: head, then text from column on, broken at blanks so that lines keep within width;
+ * one that is longer than a line stands alone.  text is escaped, head is not.
  */
 void text_wrap(FILE *out, const char *head, const char *text, unsigned column, unsigned width);
 

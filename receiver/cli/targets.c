@@ -38,8 +38,8 @@ static int port_parse(uint16_t *out, const char *digits, const char *text, struc
 }
 
 /*
- * name[:port] with brackets round an IPv6 address; a text with more than one colon and no bracket is a
- * bare IPv6 address.  *port stays untouched without one.
+ * name[:port] with brackets round an IPv6 address; a text with more than one colon and no bracket
+ * is a bare IPv6 address.  *port stays untouched without one.
  */
 static int name_and_port(const char *at, const char *text, char *name, size_t room, uint16_t *port,
                          struct err *e)
@@ -51,7 +51,8 @@ static int name_and_port(const char *at, const char *text, char *name, size_t ro
     if (*at == '[') {
         at++;
         end = strchr(at, ']');
-        if (end == NULL || (end[1] != 0 && end[1] != ':') || memchr(at, ':', (size_t)(end - at)) == NULL)
+        if (end == NULL || (end[1] != 0 && end[1] != ':') ||
+            memchr(at, ':', (size_t)(end - at)) == NULL)
             return refuse(e, text, "brackets go round an IPv6 address: [fe80::1]:22");
         colon = end[1] == ':' ? end + 1 : NULL;
     } else if (colon != NULL && strchr(colon + 1, ':') != NULL) {

@@ -259,7 +259,10 @@ int host_datastores(struct host *h, struct datastore_list *out, struct err *e)
     if (rc == 0)
         rc = datastores_read_summary(a.out, a.out_bytes, out, e);
     host_answer_free(&a);
-    return rc == 0 ? 0 : err_add(e, "listing the datastores");
+    if (rc == 0)
+        return 0;
+    host_unreadable(e);
+    return err_add(e, "listing the datastores");
 }
 
 const struct datastore *datastore_named(const struct datastore_list *l, const char *name)

@@ -78,8 +78,10 @@ static int ask_vm(struct host *h, const char *what, unsigned vmid,
         host_answer_free(&a);
         if (rc == 0)
             return 0;
-        if (i + 1 >= HOST_TRIES || (e->code != ERR_CORRUPT && e->code != ERR_FORMAT))
+        if (i + 1 >= HOST_TRIES || (e->code != ERR_CORRUPT && e->code != ERR_FORMAT)) {
+            host_unreadable(e);
             return err_add(e, "VM %u, %s", vmid, what);
+        }
         host_pause(h, 500);
     }
 }
@@ -167,8 +169,7 @@ static int add_vm(struct host *h, struct vm_list *l, unsigned vmid, struct err *
     if (host_vm(h, vmid, &vm, e) != 0) {
         if (e->code == ERR_NOT_FOUND)
             return 0; /* unregistered between the list and now, or a note that looks like a row */
-        if (e->code == ERR_CORRUPT || e->code == ERR_FORMAT || e->code == ERR_LIMIT ||
-            e->code == ERR_SOURCE)
+        if (e->code == ERR_LIMIT || e->code == ERR_SOURCE)
             return note_problem(l, vmid, e->text, e);
         return -1;
     }
@@ -201,7 +202,7 @@ static int list_ids(struct host *h, unsigned **ids, size_t *count, struct vm_lis
         if (rc == 0)
             return 0;
         if (i + 1 >= HOST_TRIES || e->code != ERR_CORRUPT)
-            return -1;
+            return host_unreadable(e);
         host_pause(h, 500);
     }
 }
@@ -256,10 +257,11 @@ int host_vm_same(struct host *h, const struct vm *vm, struct err *e)
     same = now.connected && strcmp(now.vmx, vm->vmx) == 0 &&
            strcmp(now.instance_uuid, vm->instance_uuid) == 0 && strcmp(now.uuid, vm->uuid) == 0;
     vm_free(&now);
-    return same ? 0
-                : err_set(e, ERR_SOURCE,
-                          "VM %u is not the one that it was: it was moved, registered anew, or lost",
-                          vm->vmid);
+    return same
+               ? 0
+               : err_set(e, ERR_SOURCE,
+                         "VM %u is not the one that it was: it was moved, registered anew, or lost",
+                         vm->vmid);
 }
 
 int host_vm_find(struct host *h, const char *vmx, const char *instance_uuid, struct vm *out,

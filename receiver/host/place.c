@@ -184,8 +184,10 @@ int place_remove(struct host *h, struct placed *p, struct err *e)
 
     if (p->ticket == NULL)
         return 0;
-    if (journal_step(p->ticket, JOURNAL_REMOVING, host_now(h), e) != 0 ||
-        place_remove_entry(h, journal_entry_of(p->ticket), &removed, e) != 0)
+    /* Written down or not: the folder goes. */
+    if (journal_step(p->ticket, JOURNAL_REMOVING, host_now(h), e) != 0)
+        log_warning("%s", e->text);
+    if (place_remove_entry(h, journal_entry_of(p->ticket), &removed, e) != 0)
         return -1;
     rc = journal_done(p->ticket, e);
     p->ticket = NULL;
@@ -341,31 +343,39 @@ enum place_outcome place_judge_start(int status, const char *complaint, char *re
 
     first_line(complaint, line, sizeof line);
     if (strstr(complaint, "Operation not permitted") != NULL) {
-        snprintf(reason, room,
-                 "the host runs only programs that are part of ESXi (setting "
-                 "/User/execInstalledOnly) and refused the agent: \"%s\". The disks are read by dd "
-                 "over SSH instead, which is slower and gives the same result; --allow-exec will lift "
-                 "the setting for the time of a run and put it back afterwards", line);
+        snprintf(
+            reason, room,
+            "the host runs only programs that are part of ESXi (setting "
+            "/User/execInstalledOnly) and refused the agent: \"%s\". The disks are read by dd "
+            "over SSH instead, which is slower and gives the same result; --allow-exec will lift "
+            "the setting for the time of a run and put it back afterwards",
+            line);
         return PLACE_REFUSED;
     }
     if (strstr(complaint, "Permission denied") != NULL)
         snprintf(reason, room,
                  "the host may not run the agent from this folder: \"%s\" (a datastore mounted "
                  "without the right to execute, or NFS with root_squash); name another with "
-                 "--agent-dir", line);
+                 "--agent-dir",
+                 line);
     else if (strstr(complaint, "Exec format error") != NULL ||
-             strstr(complaint, "cannot execute") != NULL || strstr(complaint, "syntax error") != NULL)
-        snprintf(reason, room, "the agent is not made for this host: \"%s\"; give another with "
-                               "--agent-file", line);
+             strstr(complaint, "cannot execute") != NULL ||
+             strstr(complaint, "syntax error") != NULL)
+        snprintf(reason, room,
+                 "the agent is not made for this host: \"%s\"; give another with "
+                 "--agent-file",
+                 line);
     else if (status == 127)
         snprintf(reason, room, "the host cannot start the agent: \"%s\"", line);
     else
-        snprintf(reason, room, "the agent does not work on this host: it ended with status %d, \"%s\"",
-                 status, line);
+        snprintf(reason, room,
+                 "the agent does not work on this host: it ended with status %d, \"%s\"", status,
+                 line);
     return PLACE_UNRUNNABLE;
 }
 
-static int try_start(struct host *h, struct placed *out, struct err *e)
+/* *elsewhere: the fault is the folder's, so another place may do. */
+static int try_start(struct host *h, struct placed *out, bool *elsewhere, struct err *e)
 {
     struct host_answer a;
 
@@ -376,13 +386,15 @@ static int try_start(struct host *h, struct placed *out, struct err *e)
         out->outcome = place_judge_start(a.status, a.complaint, out->reason, sizeof out->reason);
     else
         first_line(a.out, out->version, sizeof out->version);
+    *elsewhere =
+        out->outcome == PLACE_UNRUNNABLE && strstr(a.complaint, "Permission denied") != NULL;
     host_answer_free(&a);
     return 0;
 }
 
-/* One place: 0 with *made telling whether the folder exists, or -1. */
 static int place_at(struct host *h, struct journal *j, const char *parent,
-                    const struct agent_bytes *agent, struct placed *out, struct err *e)
+                    const struct agent_bytes *agent, struct placed *out, bool *elsewhere,
+                    struct err *e)
 {
     if (begin(h, j, parent, agent, out, e) != 0 || make_folder(h, out->folder, e) != 0 ||
         journal_step(out->ticket, JOURNAL_CREATED, host_now(h), e) != 0)
@@ -392,7 +404,7 @@ static int place_at(struct host *h, struct journal *j, const char *parent,
         return err_add(e, "sending the agent");
     if (check_hash(h, out->path, agent, e) != 0)
         return -1;
-    return try_start(h, out, e);
+    return try_start(h, out, elsewhere, e);
 }
 
 /* Another place may do better. */
@@ -418,20 +430,22 @@ int place_agent(struct host *h, struct journal *j, const struct place_wish *wish
     if (load(wish->agent_file, &agent, e) != 0 ||
         list_candidates(wish, agent.count, list, &count, e) != 0)
         goto out;
-    for (size_t i = 0; i < count && rc != 0; i++) {
-        rc = place_at(h, j, list[i], &agent, out, e);
+    for (size_t i = 0; i < count; i++) {
+        bool elsewhere = false;
+
+        rc = place_at(h, j, list[i], &agent, out, &elsewhere, e);
         if (rc == 0 && out->outcome == PLACE_READY)
             break;
         if (rc != 0 && e->code == ERR_NETWORK)
             break; /* the entry stays; nothing can be removed now */
         if (place_remove(h, out, &removal) != 0)
             log_warning("the agent's folder %s is left for now: %s", out->folder, removal.text);
-        if (rc != 0) {
-            placed_free(out);
-            if (!is_local(e))
-                break;
-            log_info("placing the agent in %s: %s", list[i], e->text);
-        }
+        if (rc == 0 && (!elsewhere || i + 1 == count))
+            break;
+        log_info("placing the agent in %s: %s", list[i], rc == 0 ? out->reason : e->text);
+        placed_free(out);
+        if (rc != 0 && !is_local(e))
+            break;
     }
 
 out:
@@ -474,8 +488,8 @@ int place_exec_policy(struct host *h, enum exec_policy *out, struct err *e)
     int runtime, boot;
 
     *out = EXEC_UNKNOWN;
-    if (host_call(h, &a, HOST_COMMAND_MS, e, "/bin/esxcli", "system", "settings", "advanced", "list",
-                  "-o", "/User/execInstalledOnly", NULL) != 0)
+    if (host_call(h, &a, HOST_COMMAND_MS, e, "/bin/esxcli", "system", "settings", "advanced",
+                  "list", "-o", "/User/execInstalledOnly", NULL) != 0)
         return -1;
     runtime = a.status == 0 ? int_value(a.out) : -1; /* before 8.0 there is no such option */
     host_answer_free(&a);

@@ -19,13 +19,17 @@ static bool asked_to_stop(void *context)
     return stop_requested();
 }
 
-/* What earlier runs left on this host goes first; what cannot go is said, and stops nothing. */
-static int reap(struct host *h, struct journal *j, struct err *e)
+/*
+ * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what cannot go
+ * is said, and stops nothing.  *left tells whether something stays.
+ */
+static int reap(struct host *h, struct journal *j, const char *vm_uuid, bool *left, struct err *e)
 {
-    struct reaper_options options = { 0 };
+    struct reaper_options options = { .vm_uuid = vm_uuid };
     struct reaped_list list = { 0 };
     int rc = reaper_run(h, j, &options, &list, e);
 
+    *left = rc != 0 || list.failed > 0 || list.waiting > 0;
     for (size_t i = 0; i < list.count; i++) {
         if (list.items[i].kind == REAPED_FAILED)
             log_warning("%s", list.items[i].text);
@@ -102,6 +106,19 @@ static bool uuid_shared(const struct vm_list *vms, size_t index)
     return false;
 }
 
+/* A snapshot that came late, or an agent that could not be removed at once, may go now. */
+static void tidy(const struct mirror_vm_job *job, struct vm_result *v)
+{
+    bool left = true;
+    struct err e;
+
+    if ((v->outcome != OUTCOME_FAILED && !v->cleanup_left) || job->options->run.dry_run ||
+        !(*job->transport)->ops->alive(*job->transport, NULL))
+        return;
+    if (reap(job->host, job->journal, job->vm->instance_uuid, &left, &e) == 0 && !left)
+        v->cleanup_left = false;
+}
+
 static int run_vms(const struct mirror_options *o, const struct run_events *events, struct host *h,
                    struct transport **t, struct journal *j, struct run_result *out, struct err *e)
 {
@@ -131,6 +148,7 @@ static int run_vms(const struct mirror_options *o, const struct run_events *even
         if (events->vm_begin != NULL)
             events->vm_begin(events->context, job.vm->name, i, c.count);
         mirror_vm_run(&job, v);
+        tidy(&job, v);
         if (events->vm_end != NULL)
             events->vm_end(events->context, v);
     }
@@ -149,7 +167,7 @@ int mirror_job(const struct mirror_options *options, const struct run_events *ev
     struct transport *t = NULL;
     struct journal *j = NULL;
     struct host h;
-    bool host_ready = false;
+    bool host_ready = false, left;
     int rc = -1;
 
     if (journal_open(&j, state_fd(o->state), state_install_id(o->state), e) != 0)
@@ -162,7 +180,7 @@ int mirror_job(const struct mirror_options *options, const struct run_events *ev
     if (host_identify(&h, e) != 0)
         goto out;
     log_info("%s: %s", o->host_name, h.product);
-    if (!o->dry_run && reap(&h, j, e) != 0)
+    if (!o->dry_run && reap(&h, j, NULL, &left, e) != 0)
         goto out;
     rc = run_vms(options, events, &h, &t, j, out, e);
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "protocol/base/bytes.h"
+#include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 
@@ -167,19 +168,34 @@ static void one_line(const char *text, char *out, size_t room)
     out[count] = 0;
 }
 
+/* Messages of ash, dash and cat; all else is ERR_SYSTEM. */
+static enum err_code code_of(const char *errors)
+{
+    static const struct {
+        const char *text;
+        enum err_code code;
+    } known[] = {
+        { "No space left", ERR_SPACE },       { "File too large", ERR_SPACE },
+        { "nonexistent", ERR_NOT_FOUND },     { "No such file", ERR_NOT_FOUND },
+        { "Permission denied", ERR_REFUSED }, { "not permitted", ERR_REFUSED },
+        { "File exists", ERR_REFUSED },       { "existing file", ERR_REFUSED },
+        { "Read-only", ERR_REFUSED },
+    };
+
+    for (size_t i = 0; i < ARRAY_COUNT(known); i++)
+        if (strstr(errors, known[i].text) != NULL)
+            return known[i].code;
+    return ERR_SYSTEM;
+}
+
 static int judge_upload(const struct remote_exit *ended, bool input_refused, const char *errors,
                         struct err *e)
 {
-    enum err_code code = ERR_SYSTEM;
+    enum err_code code = code_of(errors);
     char line[200];
 
     if (ended->known && !ended->signalled && ended->status == 0 && !input_refused)
         return 0;
-    if (strstr(errors, "No space left") != NULL)
-        code = ERR_SPACE;
-    else if (strstr(errors, "denied") != NULL || strstr(errors, "not permitted") != NULL ||
-             strstr(errors, "exist") != NULL)
-        code = ERR_REFUSED;
     one_line(errors, line, sizeof line);
     if (ended->signalled)
         return err_set(e, code, "the host ended the writing by signal %s", ended->signal);

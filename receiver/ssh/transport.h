@@ -74,8 +74,8 @@ int transport_run(struct transport *t, const char *command, const void *input, s
  * Write a file on the host: made anew (an existing name is an error), private while it is written, then
  * with the given permission bits.  The content is data, or with data == NULL what can be read from fd
  * until its end.  The caller checks the result by its hash and removes what a failure left.
- * 0, or -1: ERR_SPACE (the host has no room), ERR_REFUSED (the host did not let us), ERR_NETWORK,
- * ERR_LIMIT, ERR_SYSTEM; reading fd fails with its own reason.
+ * 0, or -1: ERR_SPACE (the host has no room), ERR_REFUSED (the name exists, or no permission),
+ * ERR_NOT_FOUND (the folder), ERR_NETWORK, ERR_LIMIT, ERR_SYSTEM; reading fd fails with its own reason.
  */
 int transport_upload(struct transport *t, const void *data, size_t count, int fd, const char *path,
                      unsigned mode, uint64_t timeout_ms, struct err *e);

@@ -149,18 +149,13 @@ static int find_greeting(int fd, uint64_t until_ms, struct err *e)
     size_t count = 0;
 
     while (bootstrap_find_greeting(buffer, count, &version) == 0) {
-        struct pollfd p = { .fd = fd, .events = POLLIN };
-        uint64_t now = io_clock_ms();
         ssize_t n;
 
         if (count == sizeof buffer)
             return err_set(e, ERR_PEER, "the host prints, but no agent greets");
-        if (now >= until_ms)
-            return err_set(e, ERR_NETWORK, "the agent does not greet");
-        if (poll(&p, 1, (int)(until_ms - now)) <= 0)
-            continue;
-        /* One byte at a time near the end of the greeting would be lost otherwise: nothing follows it
-         * before our bootstrap, so reading ahead is safe. */
+        if (io_wait_until(fd, POLLIN, until_ms, e) != 0)
+            return err_add(e, "waiting for the agent's greeting");
+        /* Nothing follows the greeting before our bootstrap, so reading ahead is safe. */
         n = read(fd, buffer + count, sizeof buffer - count);
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
@@ -174,30 +169,6 @@ static int find_greeting(int fd, uint64_t until_ms, struct err *e)
     return 0;
 }
 
-static int read_until(int fd, void *out, size_t count, uint64_t until_ms, struct err *e)
-{
-    uint8_t *at = out;
-
-    while (count > 0) {
-        struct pollfd p = { .fd = fd, .events = POLLIN };
-        uint64_t now = io_clock_ms();
-        ssize_t n;
-
-        if (now >= until_ms)
-            return err_set(e, ERR_NETWORK, "the agent does not answer");
-        if (poll(&p, 1, (int)(until_ms - now)) <= 0)
-            continue;
-        n = read(fd, at, count);
-        if (n < 0 && (errno == EINTR || errno == EAGAIN))
-            continue;
-        if (n <= 0)
-            return err_set(e, ERR_NETWORK, "the agent ended during the handshake");
-        at += n;
-        count -= (size_t)n;
-    }
-    return 0;
-}
-
 /* As responder over a descriptor; the link is added to the session. */
 static int shake_hands(struct agent_session *a, int fd, uint64_t until_ms, struct err *e)
 {
@@ -207,7 +178,7 @@ static int shake_hands(struct agent_session *a, int fd, uint64_t until_ms, struc
     struct handshake_keys keys;
     int rc;
 
-    if (read_until(fd, m1, sizeof m1, until_ms, e) != 0 ||
+    if (io_read_until(fd, m1, sizeof m1, until_ms, e) != 0 ||
         handshake_read_m1(&a->secret, m1, &offer, e) != 0)
         return -1;
     if (offer.connection != CONTROL_CONNECTION)

@@ -1,6 +1,5 @@
 #include "receiver/stream/data_listener.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -9,13 +8,13 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
+#include "protocol/base/net.h"
 #include "protocol/stream/thread.h"
 
 /* Outgoing ports that ESXi's firewall leaves open on 6.7 (replication, vMotion); documented for 7 and 8. */
@@ -55,50 +54,21 @@ void data_socket_tune(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
 }
 
-static int make_address(const char *address, struct sockaddr_storage *out, socklen_t *bytes,
-                        struct err *e)
-{
-    struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
-
-    memset(out, 0, sizeof *out);
-    if (inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        *bytes = sizeof *v4;
-        return 0;
-    }
-    if (inet_pton(AF_INET6, address, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        *bytes = sizeof *v6;
-        return 0;
-    }
-    return err_set(e, ERR_USAGE, "%s is no numeric address to listen on", address);
-}
-
-static void set_port(struct sockaddr_storage *a, uint16_t port)
-{
-    if (a->ss_family == AF_INET)
-        ((struct sockaddr_in *)a)->sin_port = htons(port);
-    else
-        ((struct sockaddr_in6 *)a)->sin6_port = htons(port);
-}
-
 static int listen_on(struct data_listener *l, struct err *e)
 {
     const uint16_t *ports = l->config.port != 0 ? &l->config.port : usual_ports;
     size_t count = l->config.port != 0 ? 1 : ARRAY_COUNT(usual_ports);
     struct sockaddr_storage a;
-    socklen_t bytes = 0;
+    socklen_t bytes;
     int on = 1;
 
-    if (make_address(l->config.address, &a, &bytes, e) != 0)
-        return -1;
-    l->fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (l->fd < 0)
-        return err_sys(e, "making a socket");
-    setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     for (size_t i = 0; i < count; i++) {
-        set_port(&a, ports[i]);
+        if (net_address(l->config.address, ports[i], &a, &bytes, e) != 0)
+            return err_add(e, "listening for data");
+        l->fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (l->fd < 0)
+            return err_sys(e, "making a socket");
+        setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
         if (bind(l->fd, (struct sockaddr *)&a, bytes) == 0 &&
             listen(l->fd, LISTENER_PENDING) == 0) {
             l->port = ports[i];
@@ -106,12 +76,7 @@ static int listen_on(struct data_listener *l, struct err *e)
         }
         if (errno != EADDRINUSE)
             return err_sys(e, "listening on %s port %u", l->config.address, ports[i]);
-        /* A socket that lost its port to another listener is bound for good: take a fresh one. */
         io_drop(&l->fd);
-        l->fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (l->fd < 0)
-            return err_sys(e, "making a socket");
-        setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     }
     return err_set(e, ERR_BUSY, "no data port is free on %s (--data-listen names another)",
                    l->config.address);

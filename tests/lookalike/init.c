@@ -26,7 +26,7 @@ static void on_child(int sig)
 
     (void)sig;
     if (write(child_event[1], "", 1) < 0)
-        errno = 0;              /* the pipe is full: the loop will wake anyway */
+        errno = 0; /* the pipe is full: the loop will wake anyway */
     errno = saved;
 }
 

@@ -26,15 +26,30 @@ static void die(const char *what)
     exit(1);
 }
 
-/* Line of log/sessions.log: time, pid, command.  Like shell.log of a host. */
+/* Line of log/sessions.log: time, pid, command with its line ends as |0A.  Like shell.log of a
+ * host.  One write, so that the lines of sessions do not mix. */
 static void log_session(int dir, const char *command)
 {
     int fd = openat(dir, "log/sessions.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    const char *text = command != NULL ? command : "(login)";
+    char *line = malloc(strlen(text) * 3 + 64);
+    size_t count;
 
-    if (fd < 0)
-        return;
-    dprintf(fd, "%lld %d %s\n", (long long)time(NULL), (int)getpid(),
-            command != NULL ? command : "(login)");
+    if (fd < 0 || line == NULL)
+        die("log/sessions.log");
+    count = (size_t)sprintf(line, "%lld %d ", (long long)time(NULL), (int)getpid());
+    for (; *text != 0; text++) {
+        if (*text == '\n') {
+            memcpy(line + count, "|0A", 3);
+            count += 3;
+        } else {
+            line[count++] = *text;
+        }
+    }
+    line[count++] = '\n';
+    if (write(fd, line, count) != (ssize_t)count)
+        die("log/sessions.log");
+    free(line);
     close(fd);
 }
 
@@ -46,7 +61,9 @@ static void send_listener(int to, int listener)
         struct cmsghdr header;
         char room[CMSG_SPACE(sizeof(int))];
     } control = { 0 };
-    struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.room,
+    struct msghdr m = { .msg_iov = &v,
+                        .msg_iovlen = 1,
+                        .msg_control = control.room,
                         .msg_controllen = sizeof control.room };
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
 
@@ -66,7 +83,9 @@ static int receive_listener(int from)
         struct cmsghdr header;
         char room[CMSG_SPACE(sizeof(int))];
     } control;
-    struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.room,
+    struct msghdr m = { .msg_iov = &v,
+                        .msg_iovlen = 1,
+                        .msg_control = control.room,
                         .msg_controllen = sizeof control.room };
     struct cmsghdr *c;
     int fd = -1;

@@ -51,10 +51,18 @@ def find_programs(folder=None):
 
 
 def free_port(address):
+    """Below the range from which the kernel takes ports for outgoing connections: none of those
+    can snatch it before sshd listens, or while a stopped look-alike waits to be started again."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
+    for _ in range(200):
+        port = 20000 + secrets.randbelow(11000)
+        with socket.socket(family, socket.SOCK_STREAM) as s:
+            try:
+                s.bind((address, port))
+                return port
+            except OSError:
+                continue
+    raise LookalikeError("no free port at %s" % address)
 
 
 def belongs(pid, folder):

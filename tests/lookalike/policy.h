@@ -31,9 +31,9 @@ struct policy_lock {
     bool exclusive;
 };
 
-struct policy_range {           /* bytes of one file */
+struct policy_range { /* bytes of one file */
     uint64_t dev, ino, start, end;
-    unsigned stall_ms;          /* 0: EIO */
+    unsigned stall_ms; /* 0: EIO */
 };
 
 struct policy_ports {
@@ -49,8 +49,8 @@ struct policy {
     struct policy_range *ranges;
     size_t port_count, lock_count, range_count;
     bool threads, watch_reads, seek_hole, shell;
-    unsigned memory_mib;        /* RLIMIT_AS of a session's processes; 0: none */
-    ino_t file_ino;             /* of the file that this was read from */
+    unsigned memory_mib; /* RLIMIT_AS of a session's processes; 0: none */
+    ino_t file_ino;      /* of the file that this was read from */
     struct timespec file_time;
 };
 

@@ -7,6 +7,7 @@
  *   connect-blocking PORT SECONDS   the same with a blocking socket and SO_SNDTIMEO
  *   hold FILE        opens FILE and sleeps until stdin ends
  *   memory MIB       maps so much: `ok` or the error
+ *   pread FILE OFFSET LENGTH   the number of bytes read, or the error
  * Linked statically, like the agent.
  */
 #include <arpa/inet.h>
@@ -124,6 +125,19 @@ static int probe_memory(size_t mib)
     return say(at == MAP_FAILED ? errno : 0);
 }
 
+static int probe_pread(const char *name, off_t offset, size_t length)
+{
+    static char buffer[1 << 20];
+    int fd = open(name, O_RDONLY);
+    ssize_t n =
+        fd >= 0 ? pread(fd, buffer, length <= sizeof buffer ? length : sizeof buffer, offset) : -1;
+
+    if (n < 0)
+        return say(errno);
+    printf("%zd\n", n);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -140,6 +154,8 @@ int main(int argc, char **argv)
         return probe_hold(argv[2]);
     if (strcmp(what, "memory") == 0 && argc == 3)
         return probe_memory((size_t)atoi(argv[2]));
-    fprintf(stderr, "usage: probe calls|thread|connect|connect-blocking|hold|memory ...\n");
+    if (strcmp(what, "pread") == 0 && argc == 5)
+        return probe_pread(argv[2], (off_t)atoll(argv[3]), (size_t)atoll(argv[4]));
+    fprintf(stderr, "usage: probe calls|thread|connect|connect-blocking|hold|memory|pread ...\n");
     return 2;
 }

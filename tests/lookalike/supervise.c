@@ -31,8 +31,8 @@ enum { PATH_BYTES = 4096, PENDING_MAX = 64 };
 /* A call whose answer comes later: a read that waits, or a blocking connect into nothing. */
 struct pending {
     uint64_t id;
-    int64_t due_ms;     /* then: go on, or ETIMEDOUT for a connect */
-    int socket;         /* of the connect, or -1 */
+    int64_t due_ms; /* then: go on, or ETIMEDOUT for a connect */
+    int socket;     /* of the connect, or -1 */
 };
 
 struct supervisor {
@@ -43,8 +43,8 @@ struct supervisor {
 };
 
 struct verdict {
-    int error;          /* 0: go on */
-    bool later;         /* already put into the pending list */
+    int error;  /* 0: go on */
+    bool later; /* already put into the pending list */
 };
 
 static int64_t now_ms(void)
@@ -187,7 +187,7 @@ static void log_exec(const struct supervisor *s, pid_t pid, const char *path, bo
                      refused ? "refused" : "run", path);
 
     if (n > 0 && (size_t)n < sizeof line && write(s->log, line, (size_t)n) < 0)
-        return;         /* a log that cannot be written is missed by the test that wants it */
+        return; /* a log that cannot be written is missed by the test that wants it */
 }
 
 static int check_exec(const struct supervisor *s, pid_t pid, uint64_t address)
@@ -513,6 +513,6 @@ void supervise(int listener, int dir, int proc)
         if (ready > 0 && (p.revents & POLLIN) != 0)
             serve_call(&s, n, bytes);
         else if (ready > 0)
-            _exit(0);       /* POLLHUP: the session's last process has ended */
+            _exit(0); /* POLLHUP: the session's last process has ended */
     }
 }

@@ -315,8 +315,10 @@ def test_commands(top, _):
         expect(driver(s, key, "channels"), "^ok$", "channels")
         expect(driver(s, key, "slow-reader"), "^ok$", "slow reader")
         expect(driver(s, key, "close-while-busy"), "^ok$", "close while busy")
-        os.mkdir(f"{top}/up")
+        os.makedirs(f"{top}/up/small")
+        run("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", f"{top}/up/small")
         expect(driver(s, key, "upload", f"{top}/up"), "^ok$", "upload")
+        run("umount", "-l", f"{top}/up/small")
         expect(driver(s, key, "duplex", "3", "20000000"), "^ok$", "binary data both ways")
     with Sshd(top, ["MaxSessions 3"]) as s:
         result = driver(s, key, "channels")

@@ -191,8 +191,7 @@ class History:
         self.close()
         self.newest = Delta.create(os.path.join(self.folder, name), capacity, "SESPARSE")
         self.marks.append({"label": label, "file": name})
-        with open(self.index_path, "w") as f:
-            json.dump(self.marks, f)
+        dictfile.write_file(self.index_path, json.dumps(self.marks))
 
     def close(self):
         if self.newest is not None:

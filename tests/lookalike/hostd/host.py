@@ -70,6 +70,7 @@ class Host:
         self.next_vmid = 1
         self.invalid_lines = []
         self.boot_time = time.time()
+        self.power_cut = threading.Event()  # set when the host goes down under a running task
         self.blackholes = {}
         self.state_path = os.path.join(folder, "state.json")
         self.restart_ssh = lambda: None     # set by the server
@@ -257,14 +258,17 @@ class Host:
             raise Fault("vim.fault.InvalidPowerState", "The attempted operation cannot be "
                         "performed in the current state (Powered On).")
         folder = m.folder
-        for path in m.links():
+        shared = {p for other in self.machines.values() if other is not m and other.valid()
+                  for p in other.links()}
+        for path in set(m.links()) - shared:
             d = dictfile.Descriptor.load(path)
             self.delete_own(d.extent_path)
             self.delete_own(path)
         self.unregister(m)
+        keep = shared | {dictfile.Descriptor.load(p).extent_path for p in shared}
         for name in os.listdir(folder):
             path = os.path.join(folder, name)
-            if self.shown(path) in self.owned:
+            if self.shown(path) in self.owned and path not in keep:
                 self.delete_own(path)
         if not os.listdir(folder):
             os.rmdir(folder)
@@ -475,8 +479,17 @@ class Host:
         for name, value in self.config.get("knobs", {}).items():
             self.knobs.set(name, value)
         for record in state["machines"]:
-            self.machines[record["vmid"]] = Machine(self, record)
+            m = Machine(self, record)
+            self.machines[record["vmid"]] = m
+            self.own_unsaved(m)
         return True
+
+    def own_unsaved(self, m):
+        """Files that a killed daemon had made for a VM, but not yet noted."""
+        made = re.compile(r"(-\d{6}(-delta|-sesparse)?\.vmdk|-Snapshot\d+\.vmsn|\.vswp|\.vmss|~)$")
+        for name in os.listdir(m.folder) if os.path.isdir(m.folder) else ():
+            if made.search(name):
+                self.own(os.path.join(m.folder, name))
 
     def fill_tmp(self, full):
         """Leave no room in /tmp, or give it back: the RAM disk's size is what changes."""

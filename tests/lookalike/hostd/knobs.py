@@ -27,7 +27,8 @@ KNOBS = {
     "power-on": ("ok", "ok | fail | question (waits for an answer)"),
     "old-texts": ("off", "on: faults carry the dynamicType line of 6.0 and before"),
     # vmkfstools
-    "t0": ("ok", "ok | fail | cut (output ends early) | merged | per-block: the extent map"),
+    "t0": ("ok", "ok | fail | cut (output ends early) | merged | per-block | lie (the last data is "
+                 "called a hole): the extent map"),
     "t0-z": ("thick", "thick | all | none: which holes are shown as Z- extents, not NOMP"),
     "lock-base": ("off", "on: the base under a snapshot stays locked (16392, EBUSY)"),
     "clone-rate": ("0", "bytes per second of vmkfstools -i; 0: unlimited"),

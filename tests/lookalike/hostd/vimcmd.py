@@ -9,6 +9,10 @@ from .host import Task
 from .machine import Fault
 
 
+FOR_INVALID_TOO = ("vmsvc/get.summary", "vmsvc/get.runtime", "vmsvc/unregister",
+                   "vmsvc/power.getstate", "vmsvc/get.tasklist", "vmsvc/message")
+
+
 class Usage(Exception):
     pass
 
@@ -77,7 +81,16 @@ class VimCmd:
         try:
             if len(arguments) < least:
                 raise Usage()
-            return function(call, arguments) or 0
+            if name.startswith("vmsvc/") and least > 0 and name not in FOR_INVALID_TOO and \
+                    not self.host.require(arguments[0]).valid():
+                raise Fault("vim.fault.InvalidState",
+                            "The operation is not allowed in the current state.")
+            try:
+                return function(call, arguments) or 0
+            except FileNotFoundError:       # unregistered or deleted while we looked
+                raise Fault("vmodl.fault.ManagedObjectNotFound", "The object has already been "
+                            "deleted or has not been completely created",
+                            obj="'vim.VirtualMachine:%s'" % (arguments or "?")[0]) from None
         except Usage:
             call.out("Insufficient arguments.\nUsage: %s %s\n" % (name.rsplit("/", 1)[-1], usage))
             return 1
@@ -167,7 +180,7 @@ class VimCmd:
 
     def filelayout(self, call, a):
         m = self.host.require(a[0])
-        call.out("Filelayout:\n\n%s\n" % show(vmview.filelayout(self.host, m)))
+        call.out("%s\n" % show(vmview.filelayout(self.host, m)))
 
     def space_needed(self, call, a):
         m = self.host.require(a[0])
@@ -291,13 +304,21 @@ class VimCmd:
             m.busy = name
 
     def in_task(self, m, name, work):
-        """Run work in a task that goes on when vim-cmd has gone.  (task, thread)."""
+        """Run work in a task that goes on when vim-cmd has gone.  (task, thread).
+
+        work gets a function with which it waits; that ends the task when the host goes down.
+        """
         task = Task(self.host, name, m.vmid)
+        power_cut = self.host.power_cut
+
+        def pause(seconds):
+            if power_cut.wait(seconds):
+                raise Fault("vmodl.fault.HostCommunication", "The host went down.")
 
         def body():
             fault = None
             try:
-                work()
+                work(pause)
             except Fault as f:
                 fault = f
             except Exception as f:     # a defect here must not look like a running task for ever
@@ -326,8 +347,8 @@ class VimCmd:
         call.out("Create Snapshot:\n")
         self.claim(m, "create")
 
-        def work():
-            time.sleep(knobs.number("create-delay") + late)
+        def work(pause):
+            pause(knobs.number("create-delay") + late)
             if result in ("fault", "fault0") and not late:
                 raise refused
             if result == "silent" and not late:
@@ -364,11 +385,11 @@ class VimCmd:
         call.out(title + "\n")
         self.claim(m, "remove")
 
-        def work():
+        def work(pause):
             if result in ("fault", "fault0"):
                 raise Fault("vim.fault.GenericVmConfigFault", "An error occurred while "
                             "consolidating disks: Disk problem.")
-            time.sleep(knobs.number("remove-delay"))
+            pause(knobs.number("remove-delay"))
             action()
         task, thread = self.in_task(m, task_name, work)
         if result != "early":
@@ -394,7 +415,8 @@ class VimCmd:
         s = self.find_snapshot(m, a[1])
         call.out("Revert Snapshot:\n")
         self.claim(m, "revert")
-        task, thread = self.in_task(m, "vim.vm.Snapshot.revert", lambda: m.revert(s["id"]))
+        task, thread = self.in_task(m, "vim.vm.Snapshot.revert",
+                                    lambda pause: m.revert(s["id"]))
         thread.join()
         if task.fault is not None:
             raise task.fault

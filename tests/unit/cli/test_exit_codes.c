@@ -30,9 +30,9 @@ static void add(enum vm_outcome outcome, enum err_code code, bool cleanup_left)
 static void each_error_has_the_code_of_the_table(void **state)
 {
     static const int wanted[ERR_CODE_COUNT] = {
-        [ERR_NONE] = 0,    [ERR_SYSTEM] = 1,   [ERR_USAGE] = 2,        [ERR_NOT_FOUND] = 2,
-        [ERR_SOURCE] = 4,  [ERR_CORRUPT] = 5,  [ERR_BUSY] = 6,         [ERR_AUTH] = 7,
-        [ERR_SPACE] = 8,   [ERR_CLEANUP] = 9,  [ERR_UNSUPPORTED] = 10, [ERR_REFUSED] = 11,
+        [ERR_NONE] = 0,     [ERR_SYSTEM] = 1,  [ERR_USAGE] = 2,        [ERR_NOT_FOUND] = 2,
+        [ERR_SOURCE] = 4,   [ERR_CORRUPT] = 5, [ERR_BUSY] = 6,         [ERR_AUTH] = 7,
+        [ERR_SPACE] = 8,    [ERR_CLEANUP] = 9, [ERR_UNSUPPORTED] = 10, [ERR_REFUSED] = 11,
         [ERR_NETWORK] = 12, [ERR_FORMAT] = 10, [ERR_LIMIT] = 10,       [ERR_PEER] = 5,
         [ERR_STOPPED] = 1,
     };

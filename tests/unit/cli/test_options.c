@@ -66,8 +66,8 @@ static void without_options_the_defaults_hold(void **state)
 static void options_stand_anywhere(void **state)
 {
     (void)state;
-    assert_int_equal(parse("--json mirror -n esx1 --keep 7 web01 -vv /srv --bwlimit=20M -i key1 -ikey2"),
-                     0);
+    assert_int_equal(
+        parse("--json mirror -n esx1 --keep 7 web01 -vv /srv --bwlimit=20M -i key1 -ikey2"), 0);
     assert_string_equal(o.command, "mirror");
     assert_int_equal(o.operand_count, 3);
     assert_true(o.json);
@@ -94,11 +94,12 @@ static void two_dashes_end_them(void **state)
 static void every_value_is_taken(void **state)
 {
     (void)state;
-    assert_int_equal(parse("mirror --log-file l --config c --state-dir s --password-file p "
-                           "--known-hosts k --accept-new-host-key --lock-wait 5m --data-channel tcp "
-                           "--data-listen 10.0.0.1:4000 --data-connect [::1]:5000 --data-security auth "
-                           "--agent-file a"),
-                     0);
+    assert_int_equal(
+        parse("mirror --log-file l --config c --state-dir s --password-file p "
+              "--known-hosts k --accept-new-host-key --lock-wait 5m --data-channel tcp "
+              "--data-listen 10.0.0.1:4000 --data-connect [::1]:5000 --data-security auth "
+              "--agent-file a"),
+        0);
     assert_string_equal(o.log_file, "l");
     assert_string_equal(o.state_dir, "s");
     assert_string_equal(o.password_file, "p");
@@ -216,11 +217,12 @@ static void a_command_refuses_what_it_cannot_honour(void **state)
     assert_non_null(strstr(e.text, "--keep"));
     assert_int_equal(options_check(&o, "mirror", OPTION_BIT(OPTION_KEEP), &e), 0);
     /* Common options are accepted everywhere. */
-    assert_int_equal(parse("list --json -q -v --progress --no-progress --log-file l --config c "
-                           "--state-dir s -i k --password-command p --known-hosts k "
-                           "--accept-new-host-key --lock-wait 1s --data-channel ssh --data-listen a "
-                           "--data-connect b --data-security auth --agent-file f"),
-                     0);
+    assert_int_equal(
+        parse("list --json -q -v --progress --no-progress --log-file l --config c "
+              "--state-dir s -i k --password-command p --known-hosts k "
+              "--accept-new-host-key --lock-wait 1s --data-channel ssh --data-listen a "
+              "--data-connect b --data-security auth --agent-file f"),
+        0);
     assert_int_equal(options_check(&o, "list", 0, &e), 0);
 }
 

@@ -39,10 +39,14 @@ static void a_line_at_80_columns_shows_everything(void **state)
 static void a_line_never_leaves_its_width(void **state)
 {
     static const char *const names[] = {
-        "a scsi0:0", "web01 scsi0:0",
+        "a scsi0:0",
+        "web01 scsi0:0",
         "a very long name of a virtual machine that nobody should give scsi12:15",
-        "\xe4\xb8\xad\xe6\x96\x87\xe4\xb8\xad\xe6\x96\x87\xe4\xb8\xad\xe6\x96\x87\xe4\xb8\xad scsi0:0",
-        "escape\x1b[2J scsi0:0", "nameWithoutAnyBlankInItWhichIsLongerThanTheLine", "",
+        "\xe4\xb8\xad\xe6\x96\x87\xe4\xb8\xad\xe6\x96\x87\xe4\xb8\xad\xe6\x96\x87\xe4\xb8\xad "
+        "scsi0:0",
+        "escape\x1b[2J scsi0:0",
+        "nameWithoutAnyBlankInItWhichIsLongerThanTheLine",
+        "",
     };
 
     (void)state;
@@ -113,8 +117,12 @@ static size_t count_of(const char *text, const char *what)
 static struct disk_progress disk_at(uint64_t done)
 {
     return (struct disk_progress){
-        .vm = "web01", .disk = "scsi0:0", .done_bytes = done, .total_bytes = 40 * GIB,
-        .read_bytes = done, .sent_bytes = done / 2,
+        .vm = "web01",
+        .disk = "scsi0:0",
+        .done_bytes = done,
+        .total_bytes = 40 * GIB,
+        .read_bytes = done,
+        .sent_bytes = done / 2,
     };
 }
 
@@ -123,8 +131,9 @@ static void a_screen_is_drawn_at_most_ten_times_a_second(void **state)
     char *text = NULL;
     size_t bytes;
     FILE *out = open_memstream(&text, &bytes);
-    struct progress_options o = { .draw = true, .out = out, .columns = 80, .rows = 24,
-                                  .clock_ms = test_clock };
+    struct progress_options o = {
+        .draw = true, .out = out, .columns = 80, .rows = 24, .clock_ms = test_clock
+    };
     struct progress *p;
 
     (void)state;
@@ -202,8 +211,9 @@ static void more_disks_than_rows_do_not_scroll_the_screen(void **state)
     char *text = NULL;
     size_t bytes;
     FILE *out = open_memstream(&text, &bytes);
-    struct progress_options o = { .draw = true, .out = out, .columns = 80, .rows = 10,
-                                  .clock_ms = test_clock };
+    struct progress_options o = {
+        .draw = true, .out = out, .columns = 80, .rows = 10, .clock_ms = test_clock
+    };
     struct progress *p;
     char slot[16];
 
@@ -252,7 +262,8 @@ static void json_gets_each_disk_once_a_second_and_its_end(void **state)
     fclose(out);
     assert_int_equal(count_of(text, "\n"), 4);
     assert_int_equal(count_of(text, "{\"type\":\"status\",\"vm\":\"web01\",\"disk\":\"scsi0:0\","
-                                    "\"done\":"), 4);
+                                    "\"done\":"),
+                     4);
     assert_int_equal(count_of(text, "\"ended\":true,\"seconds\":3.000}\n"), 1);
     free(text);
 }

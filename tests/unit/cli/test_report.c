@@ -51,9 +51,18 @@ static void the_summary_has_every_field_of_the_contract(void **state)
     v->change_source = CHANGE_DIGEST;
     v->ms = 1500;
     *d = (struct disk_result){
-        .disk = "scsi0:0", .capacity = UINT64_C(1) << 46, .read_path = READ_PATH_AGENT,
-        .allocated = 2, .read = 3, .sampled = 4, .changed = 5, .sent = 6, .stored = 7,
-        .root_known = true, .root = { { 0xab } }, .ms = 250,
+        .disk = "scsi0:0",
+        .capacity = UINT64_C(1) << 46,
+        .read_path = READ_PATH_AGENT,
+        .allocated = 2,
+        .read = 3,
+        .sampled = 4,
+        .changed = 5,
+        .sent = 6,
+        .stored = 7,
+        .root_known = true,
+        .root = { { 0xab } },
+        .ms = 250,
     };
     begin(true, false);
     report_summary(r, &result, 0, 61005, NULL, NULL);
@@ -82,9 +91,10 @@ static void what_was_never_learnt_is_null(void **state)
     begin(true, false);
     report_summary(r, &result, 2, 0, NULL, NULL);
     end();
-    assert_non_null(strstr(text, "\"vmid\":null,\"uuid\":null,\"generation\":null,\"id\":null,"
-                                 "\"outcome\":\"failed\",\"exit_code\":2,\"consistency\":null,"
-                                 "\"data_channel\":null,\"read_path\":null,\"change_source\":null,"));
+    assert_non_null(strstr(text,
+                           "\"vmid\":null,\"uuid\":null,\"generation\":null,\"id\":null,"
+                           "\"outcome\":\"failed\",\"exit_code\":2,\"consistency\":null,"
+                           "\"data_channel\":null,\"read_path\":null,\"change_source\":null,"));
     assert_non_null(strstr(text, "\"class\":\"not-found\",\"error\":\"no such VM\",\"disks\":[]"));
     free(text);
     run_result_free(&result);
@@ -198,12 +208,12 @@ static void people_read_what_was_done(void **state)
     out = fmemopen(people, sizeof people, "w");
     report_people(out, &result, 80, false);
     fclose(out);
-    assert_string_equal(people,
-                        "web01: ok, generation 3, crash-consistent, read by agent over tcp, 1m02s\n"
-                        "  DISK         SIZE      READ  CHANGED     SENT   STORED   TIME       RATE\n"
-                        "  scsi0:0  40.0 GiB  12.0 GiB  700 MiB  310 MiB  700 MiB  1m00s  205 MiB/s\n"
-                        "db01: failed (4)\n"
-                        "2 VMs: 1 ok, 1 failed\n");
+    assert_string_equal(
+        people, "web01: ok, generation 3, crash-consistent, read by agent over tcp, 1m02s\n"
+                "  DISK         SIZE      READ  CHANGED     SENT   STORED   TIME       RATE\n"
+                "  scsi0:0  40.0 GiB  12.0 GiB  700 MiB  310 MiB  700 MiB  1m00s  205 MiB/s\n"
+                "db01: failed (4)\n"
+                "2 VMs: 1 ok, 1 failed\n");
     run_result_free(&result);
 }
 

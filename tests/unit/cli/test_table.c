@@ -34,11 +34,10 @@ static void columns_are_as_wide_as_they_need(void **state)
     assert_int_equal(table_row(t, (const char *[]){ "a", "1 B", "/p" }, NULL), 0);
     assert_int_equal(table_row(t, (const char *[]){ "longer", "10.0 GiB", NULL }, NULL), 0);
     assert_int_equal(table_row(t, (const char *[]){ "b", "2 B", "" }, NULL), 0);
-    assert_string_equal(printed(t, 80, 2),
-                        "  NAME        SIZE  PATH\n"
-                        "  a            1 B  /p\n"
-                        "  longer  10.0 GiB  -\n"
-                        "  b            2 B\n");
+    assert_string_equal(printed(t, 80, 2), "  NAME        SIZE  PATH\n"
+                                           "  a            1 B  /p\n"
+                                           "  longer  10.0 GiB  -\n"
+                                           "  b            2 B\n");
     table_free(t);
 }
 
@@ -88,9 +87,11 @@ static void columns_that_may_not_shrink_stay_whole(void **state)
     (void)state;
     assert_int_equal(table_new(&t, columns, 3, NULL), 0);
     assert_int_equal(
-        table_row(t, (const char *[]){ "webserver01", "123456789 GiB", "/vmfs/volumes/x" }, NULL), 0);
-    assert_string_equal(printed(t, 20, 0), "NAME               SIZE  PATH\n"
-                                           "webserv\xe2\x80\xa6  123456789 GiB  /vmfs/v\xe2\x80\xa6\n");
+        table_row(t, (const char *[]){ "webserver01", "123456789 GiB", "/vmfs/volumes/x" }, NULL),
+        0);
+    assert_string_equal(printed(t, 20, 0),
+                        "NAME               SIZE  PATH\n"
+                        "webserv\xe2\x80\xa6  123456789 GiB  /vmfs/v\xe2\x80\xa6\n");
     table_free(t);
 }
 

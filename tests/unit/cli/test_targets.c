@@ -37,9 +37,25 @@ static void a_host_has_user_name_and_port(void **state)
 static void what_is_no_host_is_refused(void **state)
 {
     static const char *const bad[] = {
-        "", "@esx1", "root@", "esx1:", "esx1:0", "esx1:65536", "esx1:22x", "esx1:-1", "es x1",
-        "esx1\n", "-oProxyCommand=x", "root@-x", "[::1", "[::1]x", "[esx1]:22", "[]", "a/b",
-        "\xc3\xa9sx", "[::1]:",
+        "",
+        "@esx1",
+        "root@",
+        "esx1:",
+        "esx1:0",
+        "esx1:65536",
+        "esx1:22x",
+        "esx1:-1",
+        "es x1",
+        "esx1\n",
+        "-oProxyCommand=x",
+        "root@-x",
+        "[::1",
+        "[::1]x",
+        "[esx1]:22",
+        "[]",
+        "a/b",
+        "\xc3\xa9sx",
+        "[::1]:",
     };
 
     (void)state;
@@ -98,9 +114,12 @@ static void a_data_address_may_be_any_part(void **state)
 
 static void a_datastore_place_stays_in_its_datastore(void **state)
 {
-    static const char *const good[] = { "[ds1]", "[ds 1] folder", "[ds1] a/b", "[ds1] a/", "[ds1] " };
-    static const char *const bad[] = { "ds1", "[ds1", "[] a", "[ds1]a", "[ds1] /a", "[ds1] a//b",
-                                       "[ds1] ../a", "[ds1] a/..", "[ds1] ./a", "" };
+    static const char *const good[] = { "[ds1]", "[ds 1] folder", "[ds1] a/b", "[ds1] a/",
+                                        "[ds1] " };
+    static const char *const bad[] = {
+        "ds1",        "[ds1",       "[] a",       "[ds1]a",    "[ds1] /a",
+        "[ds1] a//b", "[ds1] ../a", "[ds1] a/..", "[ds1] ./a", ""
+    };
     struct err e;
 
     (void)state;
@@ -115,9 +134,10 @@ static void a_datastore_place_stays_in_its_datastore(void **state)
 static void a_disk_is_named_by_its_slot(void **state)
 {
     static const char *const good[] = { "scsi0:0", "scsi3:15", "sata0:29", "ide1:1", "nvme0:2" };
-    static const char *const bad[] = { "", "scsi", "scsi0", "scsi:0", "scsi0:", "scsi0:0:0", "usb0:0",
-                                       "scsi-1:0", "scsi0:256", "SCSI0:0", " scsi0:0", "scsi0:0 ",
-                                       "scsi123456789:0" };
+    static const char *const bad[] = {
+        "",         "scsi",      "scsi0",   "scsi:0",   "scsi0:",   "scsi0:0:0",      "usb0:0",
+        "scsi-1:0", "scsi0:256", "SCSI0:0", " scsi0:0", "scsi0:0 ", "scsi123456789:0"
+    };
     struct err e;
 
     (void)state;

@@ -128,8 +128,9 @@ static void reasons_are_told_apart(void **state)
     char reason[480];
 
     (void)state;
-    assert_int_equal(place_judge_start(126, "sh: /x: Operation not permitted\n", reason, sizeof reason),
-                     PLACE_REFUSED);
+    assert_int_equal(
+        place_judge_start(126, "sh: /x: Operation not permitted\n", reason, sizeof reason),
+        PLACE_REFUSED);
     assert_int_equal(place_judge_start(126, "sh: /x: Permission denied\n", reason, sizeof reason),
                      PLACE_UNRUNNABLE);
     assert_non_null(strstr(reason, "--agent-dir"));
@@ -179,6 +180,73 @@ static void tmp_is_the_last_resort(void **state)
     assert_int_equal(entries(x), 0);
 }
 
+static bool refuse_on_datastores(struct fake_host *f, char **words, size_t count,
+                                 struct fake_reply *r)
+{
+    (void)f;
+    if (count != 2 || strncmp(words[0], DS, sizeof DS - 1) != 0 ||
+        strcmp(words[1], "--version") != 0)
+        return false;
+    snprintf(r->errors, sizeof r->errors, "sh: it: Permission denied\n");
+    r->status = 126;
+    return true;
+}
+
+static void a_datastore_that_forbids_execution_is_passed_over(void **state)
+{
+    struct fixture *x = *state;
+    struct placed p;
+    struct err e;
+
+    x->f.extra = refuse_on_datastores;
+    if (place_agent(&x->f.host, x->j, &x->wish, &p, &e) != 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(p.outcome, PLACE_READY);
+    assert_true(strncmp(p.folder, "/tmp/.vmferry-", 14) == 0);
+    assert_int_equal(x->f.file_count, 2); /* nothing on the datastore */
+    assert_int_equal(place_remove(&x->f.host, &p, &e), 0);
+    placed_free(&p);
+    x->wish.agent_dir = "[ds1]";
+    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), 0);
+    assert_int_equal(p.outcome, PLACE_UNRUNNABLE);
+    assert_non_null(strstr(p.reason, "Permission denied"));
+    placed_free(&p);
+    assert_int_equal(x->f.file_count, 0);
+}
+
+/* The table is cut short in every try; the summary of vim-cmd is whole. */
+static bool cut_table(struct fake_host *f, char **words, size_t count, struct fake_reply *r)
+{
+    (void)f;
+    if (count == 4 && strcmp(words[1], "storage") == 0) {
+        fake_print(r,
+                   "Mount Point  Volume Name  UUID  Mounted  Type  Size  Free\n-----------  ----");
+        return true;
+    }
+    if (count != 2 || strcmp(words[1], "hostsvc/datastore/listsummary") != 0)
+        return false;
+    fake_print(r, "(vim.Datastore.Summary) [\n   (vim.Datastore.Summary) {\n"
+                  "      name = \"summarised\", \n      url = \"ds:///vmfs/volumes/abc-1/\", \n"
+                  "      capacity = 100, \n      freeSpace = 50, \n      accessible = true, \n"
+                  "      type = \"NFS\"\n   }\n]\n");
+    return true;
+}
+
+static void a_cut_table_is_tried_again_then_asked_elsewhere(void **state)
+{
+    struct fixture *x = *state;
+    struct datastore_list l;
+    struct err e;
+
+    x->f.extra = cut_table;
+    if (host_datastores(&x->f.host, &l, &e) != 0)
+        fail_msg("%s", e.text);
+    assert_int_equal(l.count, 1);
+    assert_string_equal(l.items[0].name, "summarised");
+    assert_int_equal(fake_host_ran(&x->f, "/bin/esxcli storage"), 1 + HOST_TRIES);
+    datastore_list_free(&l);
+}
+
 static void what_a_dead_run_left_is_reaped_and_nothing_else(void **state)
 {
     struct fixture *x = *state;
@@ -194,7 +262,6 @@ static void what_a_dead_run_left_is_reaped_and_nothing_else(void **state)
     reaped_list_free(&l);
     placed_free(&p); /* the process is gone */
 
-    /* A file that we did not make keeps the folder: it is told, and nothing of it is removed. */
     assert_int_equal(reaper_run(&x->f.host, x->j, &options, &l, &e), 0);
     assert_int_equal(l.items[0].kind, REAPED_REMOVED);
     reaped_list_free(&l);
@@ -225,10 +292,11 @@ static void a_strangers_file_in_our_folder_stays(void **state)
 
 static void only_a_folder_with_the_entrys_token_is_removed(void **state)
 {
-    static const char *const bad[] = { "/vmfs/volumes/x", "/etc/.vmferry-00112233445566778899aabbccddeeff",
-                                       "/vmfs/volumes/a/../.vmferry-00112233445566778899aabbccddeefe",
-                                       "/vmfs/volumes/a/../b/.vmferry-00112233445566778899aabbccddeeff",
-                                       "" };
+    static const char *const bad[] = {
+        "/vmfs/volumes/x", "/etc/.vmferry-00112233445566778899aabbccddeeff",
+        "/vmfs/volumes/a/../.vmferry-00112233445566778899aabbccddeefe",
+        "/vmfs/volumes/a/../b/.vmferry-00112233445566778899aabbccddeeff", ""
+    };
     struct fixture *x = *state;
     struct journal_entry entry = { .kind = JOURNAL_AGENT };
     bool removed;
@@ -373,10 +441,9 @@ static void holes_of_a_map_are_jumped_over(void **state)
     struct extent items[] = { { 0, 2 * MIB, EXTENT_DATA },
                               { 2 * MIB, 17 * MIB, EXTENT_ZERO },
                               { 19 * MIB, MIB + 512, EXTENT_DATA } };
-    struct disk_map map = { .items = items,
-                            .count = 3,
-                            .capacity_bytes = DISK_BYTES,
-                            .data_bytes = 3 * MIB + 512 };
+    struct disk_map map = {
+        .items = items, .count = 3, .capacity_bytes = DISK_BYTES, .data_bytes = 3 * MIB + 512
+    };
     struct fixture *x = *state;
     struct source *s = open_disk(x, &map);
     struct extent at;
@@ -418,6 +485,8 @@ int main(void)
         T(reasons_are_told_apart),
         T(a_damaged_upload_is_found_by_its_hash),
         T(tmp_is_the_last_resort),
+        T(a_datastore_that_forbids_execution_is_passed_over),
+        T(a_cut_table_is_tried_again_then_asked_elsewhere),
         T(what_a_dead_run_left_is_reaped_and_nothing_else),
         T(a_strangers_file_in_our_folder_stays),
         T(only_a_folder_with_the_entrys_token_is_removed),

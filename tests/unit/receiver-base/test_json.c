@@ -75,14 +75,17 @@ static void every_text_becomes_a_valid_string(void **state)
     json_text(&j, NULL, "\"quoted\\\" /");
     json_text(&j, NULL, "\b\f\n\r\t\x01\x1b\x7f");
     json_text(&j, NULL, "b\xc3\xbcro");
-    json_text(&j, NULL, "\xff" "cut\xe2\x82");
+    json_text(&j, NULL,
+              "\xff"
+              "cut\xe2\x82");
     json_text(&j, NULL, "\xe2\x80\xae\xe2\x80\xa8");
     json_text(&j, NULL, "\xf3\xa0\x81\x81"); /* a tag, above the basic plane */
     json_text(&j, NULL, NULL);
     json_text_bytes(&j, NULL, "a\0b", 3);
     json_close(&j);
     expect("[\"\\\"quoted\\\\\\\" /\",\"\\b\\f\\n\\r\\t\\u0001\\u001b\\u007f\",\"b\xc3\xbcro\","
-           "\"\xef\xbf\xbd" "cut\xef\xbf\xbd\xef\xbf\xbd\",\"\\u202e\\u2028\",\"\\udb40\\udc41\","
+           "\"\xef\xbf\xbd"
+           "cut\xef\xbf\xbd\xef\xbf\xbd\",\"\\u202e\\u2028\",\"\\udb40\\udc41\","
            "null,\"a\\u0000b\"]");
 }
 

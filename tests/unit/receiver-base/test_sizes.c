@@ -37,8 +37,24 @@ static void sizes_are_powers_of_1024(void **state)
 static void what_is_no_size_is_refused_and_changes_nothing(void **state)
 {
     static const char *const bad[] = {
-        "",     " 1",  "1 ",  "+1",    "-1",   "0x10", "1.5G", "k",    "1kk",  "1kB", "1KiB", "1M/s",
-        "1P",   "10%", "8388608T", "9223372036854775808", "18446744073709551616", "99999999999999999999T",
+        "",
+        " 1",
+        "1 ",
+        "+1",
+        "-1",
+        "0x10",
+        "1.5G",
+        "k",
+        "1kk",
+        "1kB",
+        "1KiB",
+        "1M/s",
+        "1P",
+        "10%",
+        "8388608T",
+        "9223372036854775808",
+        "18446744073709551616",
+        "99999999999999999999T",
         "\xd9\xa1" /* an Arabic digit */,
     };
 
@@ -95,7 +111,12 @@ static void durations_have_units(void **state)
         const char *text;
         uint64_t seconds;
     } good[] = {
-        { "30s", 30 }, { "5m", 300 }, { "2h", 7200 }, { "7d", 604800 }, { "600", 600 }, { "0", 0 },
+        { "30s", 30 },
+        { "5m", 300 },
+        { "2h", 7200 },
+        { "7d", 604800 },
+        { "600", 600 },
+        { "0", 0 },
         { "3650d", UINT64_C(3650) * 86400 },
     };
     static const char *const bad[] = {

@@ -19,14 +19,14 @@ static void only_shortest_forms_of_real_characters_are_utf8(void **state)
         { "\xe2\x82\xac", 3, 3, 0x20ac },
         { "\xf0\x9f\x98\x80", 4, 4, 0x1f600 },
         { "\xf4\x8f\xbf\xbf", 4, 4, 0x10ffff },
-        { "\xc3", 1, 0, 0 },                 /* cut */
+        { "\xc3", 1, 0, 0 }, /* cut */
         { "\xf0\x9f\x98", 3, 0, 0 },
-        { "\x80", 1, 0, 0 },                 /* no start */
-        { "\xc0\xaf", 2, 0, 0 },             /* overlong slash */
+        { "\x80", 1, 0, 0 },     /* no start */
+        { "\xc0\xaf", 2, 0, 0 }, /* overlong slash */
         { "\xe0\x80\xaf", 3, 0, 0 },
         { "\xf0\x80\x80\xaf", 4, 0, 0 },
-        { "\xed\xa0\x80", 3, 0, 0 },         /* surrogate */
-        { "\xf4\x90\x80\x80", 4, 0, 0 },     /* past the last character */
+        { "\xed\xa0\x80", 3, 0, 0 },     /* surrogate */
+        { "\xf4\x90\x80\x80", 4, 0, 0 }, /* past the last character */
         { "\xff", 1, 0, 0 },
         { "\xc3(", 2, 0, 0 },
     };
@@ -55,8 +55,12 @@ static void what_could_fool_a_terminal_is_made_visible(void **state)
         { "a\x1b[31mb", "a\\x1b[31mb" },
         { "two\nlines\t\r", "two\\nlines\\t\\x0d" },
         { "\x7f", "\\x7f" },
-        { "\xc2\x9b" "31m", "\\u009b31m" },           /* C1: another escape */
-        { "\xe2\x80\xae" "gpj.exe", "\\u202egpj.exe" }, /* right to left */
+        { "\xc2\x9b"
+          "31m",
+          "\\u009b31m" }, /* C1: another escape */
+        { "\xe2\x80\xae"
+          "gpj.exe",
+          "\\u202egpj.exe" }, /* right to left */
         { "\xe2\x81\xa6", "\\u2066" },
         { "\xe2\x80\x8b", "\\u200b" },
         { "\xef\xbb\xbf", "\\ufeff" },
@@ -64,7 +68,7 @@ static void what_could_fool_a_terminal_is_made_visible(void **state)
         { "\xff\xfe", "\\xff\\xfe" },
         { "cut\xe2\x82", "cut\\xe2\\x82" },
         { "back\\slash", "back\\slash" },
-        { "\\x1b", "\\\\x1b" },                      /* what only looks like an escape */
+        { "\\x1b", "\\\\x1b" }, /* what only looks like an escape */
         { "C:\\new", "C:\\\\new" },
         { "", "" },
     };
@@ -79,7 +83,8 @@ static void what_could_fool_a_terminal_is_made_visible(void **state)
 
 static void a_cut_never_splits_a_character_or_an_escape(void **state)
 {
-    static const char raw[] = "a\xe2\x82\xac\x1b" "b";
+    static const char raw[] = "a\xe2\x82\xac\x1b"
+                              "b";
     char *whole = malloc(64);
 
     (void)state;
@@ -91,8 +96,8 @@ static void a_cut_never_splits_a_character_or_an_escape(void **state)
         assert_non_null(out);
         assert_int_equal(utf8_show(out, room, raw), room == strlen(whole) + 1);
         assert_memory_equal(out, whole, strlen(out));
-        assert_true(strlen(out) == 0 || strlen(out) == 1 || strlen(out) == 4 ||
-                    strlen(out) == 8 || strlen(out) == 9);
+        assert_true(strlen(out) == 0 || strlen(out) == 1 || strlen(out) == 4 || strlen(out) == 8 ||
+                    strlen(out) == 9);
         free(out);
     }
     free(whole);

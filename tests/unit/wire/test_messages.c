@@ -58,10 +58,6 @@ static void fill(void *out, size_t count, unsigned seed)
         }                                                                                          \
     }
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
 
 static void what_no_message_is_is_refused(void **state)
 {
@@ -91,10 +87,6 @@ int main(void)
 #define ARRAY(name, count)
 #define END(name)
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
         cmocka_unit_test(what_no_message_is_is_refused),
     };
 

@@ -1,0 +1,373 @@
+#include "protocol/stream/hub_private.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "protocol/base/checked.h"
+#include "protocol/base/io.h"
+#include "protocol/stream/thread.h"
+
+/* ---- inboxes ---- */
+
+void hub_poke_locked(struct stream *st)
+{
+    st->events++;
+    pthread_cond_broadcast(&st->changed);
+}
+
+void hub_poke_receivers(struct hub *h, const struct link_slot *slot)
+{
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
+        if (h->streams[i] != NULL && h->streams[i]->slot == slot && h->streams[i]->first != NULL)
+            hub_poke_locked(h->streams[i]);
+    pthread_mutex_unlock(&h->lock);
+}
+
+static struct stream *stream_of(struct hub *h, uint32_t id)
+{
+    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
+        if (h->streams[i] != NULL && h->streams[i]->id == id)
+            return h->streams[i];
+    return NULL;
+}
+
+int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_header *header,
+                   const uint8_t *body, size_t body_bytes, struct err *e)
+{
+    struct stream_message *m = NULL;
+    struct stream *st;
+    int rc = 0;
+
+    pthread_mutex_lock(&h->lock);
+    st = stream_of(h, header->stream);
+    if (st == NULL) {
+        /* What was under way when a stream ended is dropped; a number never given is a fault. */
+        if (header->stream > h->last_stream)
+            rc = err_set(e, ERR_PEER, "message `%s` for stream %" PRIu32 ", which was never opened",
+                         message_name(header->type), header->stream);
+        goto out;
+    }
+    if (st->slot != slot) {
+        rc = err_set(e, ERR_PEER, "stream %" PRIu32 " does not run over this connection", st->id);
+        goto out;
+    }
+    if (st->state != STREAM_RUNNING)
+        goto out;
+    if (st->inbox_bytes + body_bytes > st->inbox_max + STREAM_INBOX_SLACK) {
+        rc = err_set(e, ERR_PEER, "stream %" PRIu32 ": more than its credits allow", st->id);
+        goto out;
+    }
+    m = malloc(sizeof *m + body_bytes);
+    if (m == NULL) {
+        rc = err_sys(e, "getting memory for a message");
+        goto out;
+    }
+    m->next = NULL;
+    m->type = header->type;
+    m->body_bytes = body_bytes;
+    memcpy(m->body, body, body_bytes);
+    if (st->last != NULL)
+        st->last->next = m;
+    else
+        st->first = m;
+    st->last = m;
+    st->inbox_bytes += MESSAGE_HEADER_BYTES + body_bytes;
+    if (header->type == MSG_reading)
+        st->announced = true;
+    else if (header->type == MSG_end)
+        st->announced = false;
+out:
+    pthread_mutex_unlock(&h->lock);
+    return rc;
+}
+
+bool hub_announced(struct hub *h)
+{
+    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
+        if (h->streams[i] != NULL && h->streams[i]->announced &&
+            h->streams[i]->state == STREAM_RUNNING)
+            return true;
+    return false;
+}
+
+/* ---- walks ---- */
+
+void hub_tend_streams(struct hub *h, uint64_t now)
+{
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; i < HUB_STREAMS_MAX; i++) {
+        struct stream *st = h->streams[i];
+
+        if (st == NULL || st->state != STREAM_RUNNING || !st->announced || st->first != NULL)
+            continue;
+        if (now > st->quiet_since && now - st->quiet_since > h->config.stall_ms) {
+            st->state = STREAM_FAILED;
+            err_set(&st->why, ERR_SOURCE, "the read made no progress for %" PRIu64 " s",
+                    (now - st->quiet_since) / 1000);
+            hub_poke_locked(st);
+        }
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* One step of a walk; the caller holds no lock. */
+static void step_once(struct stream *st)
+{
+    struct hub *h = st->hub;
+    struct err e = { 0 };
+    enum step r = st->ops->step(st->walk, st, &e);
+
+    pthread_mutex_lock(&h->lock);
+    if (st->state == STREAM_RUNNING && r == STEP_DONE) {
+        st->state = STREAM_DONE;
+    } else if (st->state == STREAM_RUNNING && r == STEP_FAILED) {
+        st->state = STREAM_FAILED;
+        st->why = e;
+    } else if (r == STEP_AGAIN) {
+        st->events++;
+    }
+    if (st->state != STREAM_RUNNING) {
+        pthread_cond_broadcast(&st->changed);
+        hub_wake(h);
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* Whether the walk should be stepped now; remembers the events it is about to look at. */
+static bool take_turn(struct stream *st)
+{
+    bool due = st->wake_ms != 0 && io_clock_ms() >= st->wake_ms;
+
+    if (st->state != STREAM_RUNNING || st->ending || (st->events == st->seen && !due))
+        return false;
+    if (due)
+        st->wake_ms = 0;
+    st->seen = st->events;
+    return true;
+}
+
+static void *walk_thread(void *context)
+{
+    struct stream *st = context;
+    struct hub *h = st->hub;
+
+    pthread_mutex_lock(&h->lock);
+    while (st->state == STREAM_RUNNING && !st->ending) {
+        if (!take_turn(st)) {
+            cond_wait_until(&st->changed, &h->lock, st->wake_ms);
+            continue;
+        }
+        pthread_mutex_unlock(&h->lock);
+        step_once(st);
+        pthread_mutex_lock(&h->lock);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return NULL;
+}
+
+void hub_step_inline(struct hub *h)
+{
+    for (size_t i = 0; i < HUB_STREAMS_MAX; i++) {
+        struct stream *st;
+        bool turn;
+
+        pthread_mutex_lock(&h->lock);
+        st = h->streams[i];
+        turn = st != NULL && !st->threaded && take_turn(st);
+        pthread_mutex_unlock(&h->lock);
+        if (turn)
+            step_once(st);
+    }
+}
+
+/* ---- life ---- */
+
+int stream_start(struct hub *h, uint32_t id, uint32_t connection, const struct stream_ops *ops,
+                 void *walk, size_t inbox_bytes_max, size_t payload_bytes_max, struct stream **out,
+                 struct err *e)
+{
+    struct stream *st = calloc(1, sizeof *st);
+    size_t at = HUB_STREAMS_MAX;
+    int rc = -1;
+
+    if (st == NULL)
+        return err_sys(e, "getting memory for a stream");
+    cond_init(&st->changed);
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = HUB_STREAMS_MAX; i > 0; i--)
+        if (h->streams[i - 1] == NULL)
+            at = i - 1;
+    st->hub = h;
+    st->slot = hub_slot_of(h, connection);
+    st->ops = ops;
+    st->walk = walk;
+    st->id = id;
+    st->inbox_max = inbox_bytes_max;
+    st->events = 1;
+    st->quiet_since = io_clock_ms();
+    if (h->over) {
+        *e = h->why_over;
+        rc = -1;
+    } else if (at == HUB_STREAMS_MAX || id <= h->last_stream) {
+        err_set(e, ERR_LIMIT, "stream %" PRIu32 " cannot be opened", id);
+    } else if (st->slot == NULL || !st->slot->up) {
+        err_set(e, ERR_NETWORK, "connection %" PRIu32 " is not there", connection);
+    } else {
+        rc = 0;
+    }
+    if (rc == 0) {
+        h->streams[at] = st;
+        h->last_stream = id;
+        st->slot->streams++;
+        if (st->slot->payload_max < payload_bytes_max)
+            st->slot->payload_max = payload_bytes_max;
+        /* Where no thread can be made any more, the loop takes the walk's steps. */
+        st->threaded = h->config.workers > 0;
+        if (st->threaded && thread_start(&st->thread, walk_thread, st, NULL) != 0)
+            st->threaded = false;
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (rc != 0) {
+        pthread_cond_destroy(&st->changed);
+        free(st);
+        return -1;
+    }
+    hub_wake(h);
+    *out = st;
+    return 0;
+}
+
+enum stream_state stream_state(struct stream *st, struct err *why)
+{
+    return stream_wait(st, 0, why);
+}
+
+enum stream_state stream_wait(struct stream *st, uint64_t timeout_ms, struct err *why)
+{
+    struct hub *h = st->hub;
+    uint64_t until = io_clock_ms() + timeout_ms;
+    enum stream_state state;
+
+    pthread_mutex_lock(&h->lock);
+    while (st->state == STREAM_RUNNING && io_clock_ms() < until)
+        cond_wait_until(&st->changed, &h->lock, until);
+    state = st->state;
+    if (state == STREAM_FAILED && why != NULL)
+        *why = st->why;
+    pthread_mutex_unlock(&h->lock);
+    return state;
+}
+
+void stream_end(struct stream *st)
+{
+    struct hub *h = st->hub;
+    struct link_slot *slot = st->slot;
+
+    pthread_mutex_lock(&h->lock);
+    st->ending = true;
+    hub_poke_locked(st);
+    pthread_mutex_unlock(&h->lock);
+    if (st->threaded)
+        pthread_join(st->thread, NULL);
+    if (st->ops->stop != NULL)
+        st->ops->stop(st->walk);
+
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
+        if (h->streams[i] == st)
+            h->streams[i] = NULL;
+    if (--slot->streams == 0 && slot->dead) {
+        link_free(slot->link);
+        *slot = (struct link_slot){ 0 };
+    }
+    pthread_mutex_unlock(&h->lock);
+    while (st->first != NULL) {
+        struct stream_message *next = st->first->next;
+
+        free(st->first);
+        st->first = next;
+    }
+    pthread_cond_destroy(&st->changed);
+    free(st);
+}
+
+struct stream *hub_ended_stream(struct hub *h)
+{
+    struct stream *found = NULL;
+
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; i < HUB_STREAMS_MAX && found == NULL; i++) {
+        struct stream *st = h->streams[i];
+
+        if (st != NULL && st->state != STREAM_RUNNING)
+            found = st;
+    }
+    pthread_mutex_unlock(&h->lock);
+    return found;
+}
+
+void *stream_walk(const struct stream *st)
+{
+    return st->walk;
+}
+
+uint32_t stream_id(const struct stream *st)
+{
+    return st->id;
+}
+
+struct stream_message *stream_receive(struct stream *st)
+{
+    struct hub *h = st->hub;
+    struct stream_message *m;
+
+    pthread_mutex_lock(&h->lock);
+    m = st->first;
+    if (m != NULL) {
+        st->first = m->next;
+        if (st->first == NULL)
+            st->last = NULL;
+        st->inbox_bytes -= MESSAGE_HEADER_BYTES + m->body_bytes;
+        st->quiet_since = io_clock_ms();
+    }
+    pthread_mutex_unlock(&h->lock);
+    return m;
+}
+
+void stream_message_free(struct stream_message *m)
+{
+    free(m);
+}
+
+int stream_credit_take(const struct stream_message *m, uint64_t *may_send, struct err *e)
+{
+    struct msg_credit credit;
+
+    if (msg_credit_decode(&credit, m->body, m->body_bytes, e) != 0)
+        return -1;
+    if (!checked_add(*may_send, credit.bytes, may_send))
+        return err_set(e, ERR_PEER, "credits without end");
+    return 0;
+}
+
+struct link *stream_link(struct stream *st)
+{
+    return st->slot->link; /* kept while the stream lives, dead or not */
+}
+
+void stream_wake_at(struct stream *st, uint64_t clock_ms)
+{
+    pthread_mutex_lock(&st->hub->lock);
+    st->wake_ms = clock_ms;
+    pthread_mutex_unlock(&st->hub->lock);
+}
+
+void stream_poke(struct stream *st)
+{
+    pthread_mutex_lock(&st->hub->lock);
+    hub_poke_locked(st);
+    pthread_mutex_unlock(&st->hub->lock);
+    hub_wake(st->hub);
+}
