@@ -457,26 +457,31 @@ int vm_read_settle(struct vm_read *r, struct err *e)
 int vm_read_release(struct vm_read *r, struct err *e)
 {
     struct err first = { 0 }, why = { 0 };
+    int rc = 0;
 
     end_session(r);
     if (r->snapshot == NULL && !r->agent_placed)
         return 0;
-    if (ensure_connected(r, &first) == 0) {
+    /* What succeeded may have left text in its error: only the return value counts. */
+    if (ensure_connected(r, &first) != 0) {
+        rc = -1;
+    } else {
         if (r->snapshot != NULL) {
             step(r, "removing the snapshot");
-            snapshot_remove(r->host, r->snapshot, &first);
+            rc = snapshot_remove(r->host, r->snapshot, &first);
         }
-        if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0 &&
-            first.code == ERR_NONE)
-            first = why;
+        if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0) {
+            if (rc == 0)
+                first = why;
+            rc = -1;
+        }
     }
     snapshot_free(r->snapshot);
     r->snapshot = NULL;
     r->agent_placed = false;
-    if (first.code == ERR_NONE)
-        return 0;
-    *e = first;
-    return -1;
+    if (rc != 0)
+        *e = first;
+    return rc;
 }
 
 void vm_read_free(struct vm_read *r)
