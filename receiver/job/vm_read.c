@@ -348,7 +348,7 @@ static int reconnect(struct vm_read *r, struct err *e)
     struct transport *fresh = NULL;
 
     for (unsigned i = 0; i < tries && io_clock_ms() < until_ms; i++) {
-        if (i > 0 && stop_sleep(RECONNECT_PAUSE_MS << i, e) != 0)
+        if (i > 0 && stop_sleep((uint64_t)RECONNECT_PAUSE_MS << i, e) != 0)
             return -1;
         if (r->options->connect.open(r->options->connect.context, &fresh, e) == 0)
             break;
@@ -465,31 +465,27 @@ int vm_read_settle(struct vm_read *r, struct err *e)
 
 int vm_read_release(struct vm_read *r, struct err *e)
 {
-    struct err first = { 0 }, why = { 0 };
+    struct err why;
     int rc = 0;
 
     end_session(r);
     if (r->snapshot == NULL && !r->agent_placed)
         return 0;
-    /* What succeeded may have left text in its error: only the return value counts. */
-    if (ensure_connected(r, &first) != 0) {
+    if (ensure_connected(r, e) != 0) {
         rc = -1;
     } else {
         if (r->snapshot != NULL) {
             step(r, "removing the snapshot");
-            rc = snapshot_remove(r->host, r->snapshot, &first);
+            rc = snapshot_remove(r->host, r->snapshot, e);
         }
-        if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0) {
-            if (rc == 0)
-                first = why;
+        if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0 && rc == 0) {
+            *e = why;
             rc = -1;
         }
     }
     snapshot_free(r->snapshot);
     r->snapshot = NULL;
     r->agent_placed = false;
-    if (rc != 0)
-        *e = first;
     return rc;
 }
 
