@@ -59,17 +59,16 @@ static void step(struct work *w, const char *what)
 
 /* ---- before the snapshot ---- */
 
-static int look(struct work *w, struct err *e)
+static int look_once(struct work *w, struct err *e)
 {
     const struct mirror_vm_job *job = w->job;
 
-    if (!job->vm->connected)
-        return err_set(e, ERR_SOURCE, "the host says it is %s", job->vm->connection);
-    if (host_vm_details(job->host, job->vm, e) != 0 || host_datastores(job->host, &w->stores, e) != 0)
+    vm_read_free(&w->read);
+    datastore_list_free(&w->stores);
+    w->read = (struct vm_read){ 0 };
+    if (host_vm_details(job->host, job->vm, e) != 0 ||
+        host_datastores(job->host, &w->stores, e) != 0)
         return -1;
-    if (job->vm->consolidation_needed)
-        log_warning("%s: its disks need consolidation (snapshot files are left over)", job->vm->name);
-    snprintf(w->store, sizeof w->store, "mirror %s", job->options->dir);
     w->read = (struct vm_read){
         .options = &job->options->run,
         .events = job->events,
@@ -81,6 +80,29 @@ static int look(struct work *w, struct err *e)
         .store = w->store,
     };
     return vm_read_look(&w->read, e);
+}
+
+static int look(struct work *w, struct err *e)
+{
+    const struct mirror_vm_job *job = w->job;
+
+    if (!job->vm->connected)
+        return err_set(e, ERR_SOURCE, "the host says it is %s", job->vm->connection);
+    snprintf(w->store, sizeof w->store, "mirror %s", job->options->dir);
+    if (look_once(w, e) != 0) {
+        if (e->code != ERR_UNSUPPORTED || job->options->run.dry_run)
+            return -1;
+        /* Links that we do not read may be another run's, and gone when it has ended. */
+        if (snapshot_wait_turn(job->host, job->journal, job->vm,
+                               job->options->run.lock_wait_s * 1000, e) != 0)
+            return -1;
+        if (look_once(w, e) != 0)
+            return -1;
+    }
+    if (job->vm->consolidation_needed)
+        log_warning("%s: its disks need consolidation (snapshot files are left over)",
+                    job->vm->name);
+    return 0;
 }
 
 static int open_store(struct work *w, struct err *e)

@@ -67,16 +67,16 @@ static int choose_disks(struct vm_read *r, struct err *e)
             continue;
         wanted++;
         if (c->outcome == CHAIN_REFUSED) {
-            *e = c->reason;
-            return err_add(e, "disk %s", c->slot);
+            *e = c->reason; /* names the disk */
+            return -1;
         }
         d->readable = c->outcome == CHAIN_READ || c->outcome == CHAIN_READ_DIRECT;
         if (c->outcome == CHAIN_SKIPPED) {
             d->why = c->reason;
             r->left_unread++;
-            log_warning("%s: disk %s is left out: %s", r->vm->name, c->slot, c->reason.text);
+            log_warning("%s: left out: %s", r->vm->name, c->reason.text);
         } else if (c->reason.text[0] != 0) {
-            log_warning("%s: disk %s: %s", r->vm->name, c->slot, c->reason.text);
+            log_warning("%s: %s", r->vm->name, c->reason.text);
         }
     }
     if (o->only.count > 0 && wanted == 0)
@@ -111,7 +111,7 @@ static int same_disks(const struct vm_read *r, const struct chain_plan *now, str
             return err_set(e, ERR_SOURCE, "disk %s changed meanwhile: run again", d->slot);
         if (d->readable && c->outcome != CHAIN_READ && c->outcome != CHAIN_READ_DIRECT) {
             *e = c->reason;
-            return err_add(e, "disk %s", d->slot);
+            return -1;
         }
     }
     return 0;
@@ -337,13 +337,17 @@ static void notice(void *context, const struct transfer_disk *t, const char *tex
         log_note("%s: disk %s: %s", r->vm->name, t->name, text);
 }
 
-/* A connection that lives again, in place of the dead one. */
+/*
+ * A connection that lives again, in place of the dead one.  When all tries have failed once, the host
+ * counts as lost: after that one more look is all, at the clean-up.
+ */
 static int reconnect(struct vm_read *r, struct err *e)
 {
     uint64_t until_ms = io_clock_ms() + RECONNECT_WITHIN_MS;
+    unsigned tries = r->lost ? 1 : RECONNECT_TRIES;
     struct transport *fresh = NULL;
 
-    for (unsigned i = 0; i < RECONNECT_TRIES && io_clock_ms() < until_ms; i++) {
+    for (unsigned i = 0; i < tries && io_clock_ms() < until_ms; i++) {
         if (i > 0 && stop_sleep((uint64_t)RECONNECT_PAUSE_MS << i, e) != 0)
             return -1;
         if (r->options->connect.open(r->options->connect.context, &fresh, e) == 0)
@@ -351,6 +355,7 @@ static int reconnect(struct vm_read *r, struct err *e)
         if (e->code != ERR_NETWORK)
             return -1;
     }
+    r->lost = fresh == NULL;
     if (fresh == NULL)
         return -1;
     host_rebind(r->host, fresh);
@@ -378,6 +383,10 @@ static int renew(void *context, struct agent_session **a, const struct err *why,
     agent_session_end(*a); /* NULL when the one before did not even start */
     *a = NULL;
     r->session = NULL;
+    if (r->lost) {
+        *e = *why;
+        return -1;
+    }
     if (stop_check(e) != 0 || ensure_connected(r, e) != 0)
         return -1;
     if (r->snapshot != NULL && snapshot_check(r->host, r->snapshot, e) != 0)
