@@ -14,7 +14,7 @@
 #include "protocol/stream/thread.h"
 
 /* Control messages and small ones; a stream that takes data raises the limit of its link. */
-enum { PAYLOAD_MAX_FIRST = 128 << 10 };
+enum { PAYLOAD_MAX_FIRST = 96 << 10 };
 
 /* ---- life ---- */
 
@@ -336,9 +336,10 @@ static int listen_to(struct hub *h, struct link_slot *slot, struct err *e)
 
     while ((more = link_next(slot->link, &header, &body, &body_bytes, &parse)) > 0)
         if (hear(h, slot, &header, body, body_bytes, &parse) != 0) {
-            *e = parse;
-            return -1;
+            more = -1;
+            break;
         }
+    hub_poke_receivers(h, slot);
     if (more < 0) {
         *e = parse;
         return -1;

@@ -81,7 +81,7 @@ static int apply_entry(struct store *s, struct redo *r, const struct manifest_di
     if (patch_payload(r->blocks_fd, n, &d->secret, bytes, &r->room, e) == 0) {
         if (io_pwrite_all(r->image_fd, r->room.plain, bytes, at, e) != 0)
             return -1;
-    } else if (e->code != ERR_CORRUPT || !s->salvage) {
+    } else if (e->code != ERR_CORRUPT || !s->for_run) {
         return err_add(e, "redo-%" PRIu64 ".blocks", d->number);
     } else {
         r->damaged++; /* its digest shows the next reader that the image does not have it */
@@ -131,7 +131,6 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
                       .digests = { .fd = -1 },
                       .index = PATCH_CURSOR_EMPTY };
     char hold[LAYOUT_NAME_ROOM], digests[LAYOUT_NAME_ROOM];
-    uint64_t last = 0;
     int rc = -1;
 
     hold_name(hold, d);
@@ -149,8 +148,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     while (r.index.have) {
         if (apply_entry(s, &r, d, e) != 0)
             goto out;
-        last = r.index.entry.block * d->block_bytes;
-        env_progress(&s->env, d->file, last, d->capacity_bytes);
+        env_progress(&s->env, d->file, r.index.entry.block * d->block_bytes, d->capacity_bytes);
         if (patch_step(&r.index, e) != 0) {
             err_add(e, "redo-%" PRIu64 ".index", d->number);
             goto out;
@@ -159,6 +157,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     if (digest_writer_flush(&r.digests, e) != 0 || io_sync(r.image_fd, e) != 0 ||
         io_sync(r.digests.fd, e) != 0)
         goto out;
+    env_progress(&s->env, d->file, d->capacity_bytes, d->capacity_bytes);
     rc = r.damaged == 0 ? 0
                         : err_set(e, ERR_CORRUPT, "redo-%" PRIu64 ".blocks: %" PRIu64
                                   " blocks are damaged", d->number, r.damaged);
@@ -407,7 +406,7 @@ static int apply_redos(struct store *s, struct manifest *c, struct err *e)
 
         if (!d->redo.there || apply_redo(s, c, d, e) == 0)
             continue;
-        if (!s->salvage || (e->code != ERR_CORRUPT && e->code != ERR_NOT_FOUND))
+        if (!s->for_run || (e->code != ERR_CORRUPT && e->code != ERR_NOT_FOUND))
             return -1;
         env_warn(&s->env, "%s: %s; the image is read and brought up to date by this run", s->path,
                  e->text);

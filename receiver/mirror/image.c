@@ -337,6 +337,8 @@ int image_prove(struct prove *p, struct err *e)
     rc = prove_range(p, start, windows, block, e);
     if (rc == 0)
         rc = prove_range(p, 0, start, block, e);
+    if (rc == 0)
+        env_progress(p->env, p->what, p->shape.capacity_bytes, p->shape.capacity_bytes);
     free(block);
     return rc;
 }

@@ -425,7 +425,7 @@ static int open_for_run(struct mirror *m, bool shared, struct err *e)
         return err_set(e, ERR_BUSY, "%s: the folder keeps changing", m->folder);
     if (rc < 0)
         return -1;
-    m->store.salvage = true;
+    m->store.for_run = true;
     if (make_lock(m, e) != 0 || store_finish(&m->store, e) != 0 || finish_part(m, e) != 0 ||
         publish_sweep(m->store.store_fd, e) != 0 || publish_sweep(m->store.folder_fd, e) != 0 ||
         store_sweep(&m->store, SWEEP_ORPHANS, e) != 0)

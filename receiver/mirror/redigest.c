@@ -79,6 +79,7 @@ static int digest_image(struct run_disk *d, int image_fd, struct digest_writer *
         if (!digest_is_zero(&is) && digest_put(w, b, &is, e) != 0)
             goto out;
     }
+    env_progress(&d->m->store.env, d->base->file, d->old.capacity_bytes, d->old.capacity_bytes);
     rc = digest_writer_flush(w, e);
 
 out:

@@ -234,6 +234,7 @@ static int copy_blocks(struct copy *k, struct err *e)
                      min_u64(at * k->c.shape.block_bytes, k->c.shape.capacity_bytes),
                      k->c.shape.capacity_bytes);
     }
+    env_progress(&k->c.s->env, k->file, k->c.shape.capacity_bytes, k->c.shape.capacity_bytes);
     if (tree_root(k->tree, &root, e) != 0)
         return -1;
     if (!digest_equal(&root, &k->c.root))

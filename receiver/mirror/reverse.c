@@ -338,6 +338,8 @@ int run_reverse(struct mirror_run *run, struct run_disk *d, uint64_t *hole_bytes
             patch_step(&v->redo, e) != 0)
             goto out;
     }
+    env_progress(&run->m->store.env, d->state.file, d->shape.capacity_bytes,
+                 d->shape.capacity_bytes);
     d->stored_bytes += v->hole_bytes;
     *hole_bytes += v->hole_bytes;
     if (v->keep && publish_delta(v, e) != 0)

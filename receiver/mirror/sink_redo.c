@@ -342,19 +342,18 @@ static int redo_same(struct sink *s, uint64_t offset_bytes, uint64_t length_byte
     return 0;
 }
 
-/* One block becomes zeros, unless the image has them already. */
-static int zero_block(struct redo_sink *r, uint64_t block, struct err *e)
+/* One block becomes zeros, unless the image has them already: *skip tells. */
+static int zero_block(struct redo_sink *r, uint64_t block, bool *skip, struct err *e)
 {
     struct patch_entry n = { .block = block, .count = 1, .kind = PATCH_ZERO };
     struct digest was;
-    bool unknown;
+    bool differs;
 
     if (base_digest(r, block, &was, e) != 0 ||
-        run_block_is_unknown(r->d, block, &unknown, NULL, e) != 0)
+        bitmap_get(&r->d->differs, block, &differs, NULL, e) != 0)
         return -1;
-    if (digest_is_zero(&was) && !(unknown && r->d->differs.fd >= 0))
-        return 0;
-    return put(r, &n, e);
+    *skip = digest_is_zero(&was) && !differs;
+    return *skip ? 0 : put(r, &n, e);
 }
 
 static int redo_zero(struct sink *s, uint64_t offset_bytes, uint64_t length_bytes, struct err *e)
@@ -363,18 +362,19 @@ static int redo_zero(struct sink *s, uint64_t offset_bytes, uint64_t length_byte
     uint32_t size = r->d->shape.block_bytes;
     uint64_t at = offset_bytes / size;
     uint64_t end = block_count_of(offset_bytes + length_bytes, size);
+    uint64_t old_end = min_u64(end, r->old_blocks);
 
     if (come_to(r, at, e) != 0 || skip_staged(r, end, e) != 0)
         return fail(r, e);
-    while (at < min_u64(end, r->old_blocks)) {
-        /* Where no image lies, the holes of the array are zeros already. */
-        if (r->d->differs.fd < 0)
-            at = digests_next_data(r->digests_fd, at, r->old_blocks);
-        if (at >= min_u64(end, r->old_blocks))
-            break;
-        if (zero_block(r, at, e) != 0)
+    while (at < old_end) {
+        bool skip;
+
+        if (zero_block(r, at, &skip, e) != 0)
             return fail(r, e);
         at++;
+        /* Holes of the array are zeros already, unless the image lies somewhere. */
+        if (skip && r->d->differs.fd < 0)
+            at = digests_next_data(r->digests_fd, at, r->old_blocks);
     }
     return advance(r, end, e) == 0 ? 0 : fail(r, e);
 }

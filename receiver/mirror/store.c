@@ -289,6 +289,8 @@ static int drop_mark(struct store *s, struct err *e)
     struct lock run = LOCK_EMPTY;
     int rc = 0;
 
+    if (s->for_run)
+        return publish_remove(s->folder_fd, LAYOUT_INTERRUPTED, e);
     if (lock_take(&run, s->store_fd, LAYOUT_RUN_LOCK, LOCK_EXCLUSIVE, 0, NULL, e) != 0)
         return e->code == ERR_BUSY ? 0 : -1;
     if (!store_has(s->store_fd, LAYOUT_COMMIT))

@@ -20,10 +20,10 @@ struct store {
     struct mirror_identity identity;
     struct manifest newest; /* number 0: there is none */
     /*
-     * A run is about to read the host: apply leaves out what is damaged of a committed redo, and the
-     * run fetches it again.  Without it such damage ends apply.
+     * This process holds the run lock and is about to read the host: apply leaves out what is damaged
+     * of a committed redo, and the run fetches it again.  Without it such damage ends apply.
      */
-    bool salvage;
+    bool for_run;
 };
 
 #define STORE_EMPTY ((struct store){ .folder_fd = -1, .store_fd = -1, .lock = LOCK_EMPTY })
