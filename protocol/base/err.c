@@ -33,7 +33,8 @@ static enum err_code code_of(int os)
     }
 }
 
-static void fill(struct err *e, enum err_code code, int os, const char *format, va_list args)
+static void __attribute__((format(printf, 4, 0)))
+fill(struct err *e, enum err_code code, int os, const char *format, va_list args)
 {
     e->code = code;
     e->os = os;

@@ -109,6 +109,20 @@ static int open_store(struct work *w, struct err *e)
     return mirror_open_vm(&w->mirror, job->options->dir, &vm, o->dry_run, &env, e);
 }
 
+/* Earlier generations go with a lower --keep: a person at a terminal may say so. */
+static bool agrees_to_keep_fewer(struct work *w)
+{
+    const struct mirror_options *o = w->job->options;
+    char question[MIRROR_TEXT_MAX + 200];
+
+    if (o->run.ask == NULL)
+        return false;
+    snprintf(question, sizeof question,
+             "%s keeps %u earlier generations; with --keep %" PRIu32 " older ones are lost. Go on?",
+             w->job->vm->name, mirror_keep(w->mirror), o->keep);
+    return o->run.ask(o->run.ask_context, question) == 1;
+}
+
 static int begin_run(struct work *w, struct err *e)
 {
     const struct mirror_options *o = w->job->options;
@@ -136,6 +150,8 @@ static int begin_run(struct work *w, struct err *e)
         };
     }
     w->first = mirror_newest(w->mirror) == 0;
+    if (o->keep_given && o->keep < mirror_keep(w->mirror) && !options.keep_lower && !o->run.dry_run)
+        options.keep_lower = agrees_to_keep_fewer(w);
     rc = mirror_run_begin(&w->run, w->mirror, &options, disks, count, e);
     free(disks);
     return rc;
@@ -357,10 +373,11 @@ static int run(struct work *w, struct err *e)
     /* The snapshot goes whatever came out, and before the images are touched: its life is short. */
     if (vm_read_release(&w->read, &why) != 0) {
         w->result->cleanup_left = true;
-        log_warning("%s: something of this run is left on the host: %s; `vmferry cleanup` takes it "
-                    "away", job->vm->name, why.text);
+        err_add(&why, "something of this run is left on the host (`vmferry cleanup` takes it away)");
         if (rc == 0)
-            w->result->why = why;
+            w->result->why = why; /* the report shows it */
+        else
+            log_warning("%s: %s", job->vm->name, why.text);
     }
     fill_disks(w);
     if (rc == 0)

@@ -344,7 +344,7 @@ static int reconnect(struct vm_read *r, struct err *e)
     struct transport *fresh = NULL;
 
     for (unsigned i = 0; i < RECONNECT_TRIES && io_clock_ms() < until_ms; i++) {
-        if (i > 0 && stop_sleep(RECONNECT_PAUSE_MS << i, e) != 0)
+        if (i > 0 && stop_sleep((uint64_t)RECONNECT_PAUSE_MS << i, e) != 0)
             return -1;
         if (r->options->connect.open(r->options->connect.context, &fresh, e) == 0)
             break;
@@ -456,27 +456,28 @@ int vm_read_settle(struct vm_read *r, struct err *e)
 
 int vm_read_release(struct vm_read *r, struct err *e)
 {
-    struct err first = { 0 }, why = { 0 };
+    struct err why;
+    int rc = 0;
 
     end_session(r);
     if (r->snapshot == NULL && !r->agent_placed)
         return 0;
-    if (ensure_connected(r, &first) == 0) {
+    if (ensure_connected(r, e) != 0) {
+        rc = -1;
+    } else {
         if (r->snapshot != NULL) {
             step(r, "removing the snapshot");
-            snapshot_remove(r->host, r->snapshot, &first);
+            rc = snapshot_remove(r->host, r->snapshot, e);
         }
-        if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0 &&
-            first.code == ERR_NONE)
-            first = why;
+        if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0 && rc == 0) {
+            *e = why;
+            rc = -1;
+        }
     }
     snapshot_free(r->snapshot);
     r->snapshot = NULL;
     r->agent_placed = false;
-    if (first.code == ERR_NONE)
-        return 0;
-    *e = first;
-    return -1;
+    return rc;
 }
 
 void vm_read_free(struct vm_read *r)
