@@ -151,8 +151,8 @@ static int take_plan(struct sink_walk *w, const struct stream_message *m, struct
     while (p.left > 0) {
         uint64_t run = pull_u64(&p), length = run >> 2, end;
 
-        if ((run & 3) > PLAN_UNREAD || length == 0 || !checked_add(w->plan_at, length, &end) || end > w->capacity ||
-            (end % w->block != 0 && end != w->capacity))
+        if ((run & 3) > PLAN_UNREAD || length == 0 || !checked_add(w->plan_at, length, &end) ||
+            end > w->capacity || (end % w->block != 0 && end != w->capacity))
             return err_set(e, ERR_PEER, "a plan that does not fit the disk at byte %" PRIu64,
                            w->plan_at);
         if ((run & 3) != PLAN_ZERO) {
@@ -173,8 +173,9 @@ static int check_place(const struct sink_walk *w, uint64_t offset, uint64_t leng
 
     if (offset != w->position || length == 0 || !checked_add(offset, length, &end) ||
         end > w->plan_at || (end % w->block != 0 && end != w->capacity))
-        return err_set(e, ERR_PEER, "%" PRIu64 " bytes at %" PRIu64 " came where %" PRIu64 " was due",
-                       length, offset, w->position);
+        return err_set(e, ERR_PEER,
+                       "%" PRIu64 " bytes at %" PRIu64 " came where %" PRIu64 " was due", length,
+                       offset, w->position);
     return 0;
 }
 
@@ -192,8 +193,8 @@ static int add_held_piece(struct sink_walk *w, struct tree *t, uint64_t *offset,
     if (h.kind == HELD_UNKNOWN || (h.kind == HELD_ZERO && !zeros_allowed))
         return err_set(e, ERR_PEER, "the source leaves out what is not held, at byte %" PRIu64,
                        *offset);
-    if ((h.kind == HELD_ZERO ? tree_add_zeros(t, blocks, e)
-                             : tree_add(t, w->digests, blocks, e)) != 0)
+    if ((h.kind == HELD_ZERO ? tree_add_zeros(t, blocks, e) : tree_add(t, w->digests, blocks, e)) !=
+        0)
         return -1;
     *offset += h.length_bytes;
     return 0;
@@ -302,7 +303,8 @@ static int take_data(struct sink_walk *w, const struct stream_message *m, struct
     block.packed_bytes = data.tail_bytes;
     block.encoding = (enum block_encoding)data.encoding;
     if (memcmp(block.digest.b, data.digest, sizeof data.digest) != 0)
-        return err_set(e, ERR_CORRUPT, "the block at byte %" PRIu64 " is not what was read on the host",
+        return err_set(e, ERR_CORRUPT,
+                       "the block at byte %" PRIu64 " is not what was read on the host",
                        data.offset_bytes);
     if (tree_add(w->tree, &block.digest, 1, e) != 0 || w->sink->ops->data(w->sink, &block, e) != 0)
         return -1;
@@ -321,8 +323,8 @@ static int take_end(struct sink_walk *w, const struct stream_message *m, struct 
     if (msg_end_decode(&end, m->body, m->body_bytes, e) != 0)
         return -1;
     if (w->position != w->capacity)
-        return err_set(e, ERR_CORRUPT, "the source ended at byte %" PRIu64 " of %" PRIu64, w->position,
-                       w->capacity);
+        return err_set(e, ERR_CORRUPT, "the source ended at byte %" PRIu64 " of %" PRIu64,
+                       w->position, w->capacity);
     if (end.same_bytes != own->same_bytes || end.unread_bytes != own->unread_bytes ||
         end.zero_bytes != own->zero_bytes || end.data_bytes != own->data_bytes ||
         end.sent_bytes != own->sent_bytes)
@@ -351,7 +353,8 @@ static int take_failed(const struct stream_message *m, struct err *e)
         return -1;
     if (failed.code == ERR_NONE || failed.code >= ERR_CODE_COUNT)
         failed.code = ERR_PEER;
-    err_set(e, (enum err_code)failed.code, "%.*s", (int)failed.tail_bytes, (const char *)failed.tail);
+    err_set(e, (enum err_code)failed.code, "%.*s", (int)failed.tail_bytes,
+            (const char *)failed.tail);
     e->os = (int)failed.os;
     return -1;
 }

@@ -17,9 +17,9 @@
 #include "protocol/stream/thread.h"
 
 enum {
-    PLAN_RUNS = 4096,               /* of one plan message */
-    DIGEST_CREDIT = 256 << 10,      /* message bytes of digests ahead of the reading */
-    ANNOUNCE_BYTES = 64 << 20,      /* reads announced at once, and the longest run without a word */
+    PLAN_RUNS = 4096,          /* of one plan message */
+    DIGEST_CREDIT = 256 << 10, /* message bytes of digests ahead of the reading */
+    ANNOUNCE_BYTES = 64 << 20, /* reads announced at once, and the longest run without a word */
     OPS_MAX = 2 * PIECES_MAX + 2,
 };
 
@@ -29,7 +29,8 @@ struct plan_run {
     enum plan_kind kind;
 };
 
-/* What is to be emitted, in the order of the disk: a piece that is being read, or a run without data. */
+/* What is to be emitted, in the order of the disk: a piece that is being read, or a run without
+ * data. */
 struct op {
     struct piece *piece; /* of PLAN_READ */
     enum plan_kind kind;
@@ -93,7 +94,8 @@ struct source_walk {
 
 /* ---- life ---- */
 
-static int check_request(const struct source *source, const struct msg_stream_open *o, struct err *e)
+static int check_request(const struct source *source, const struct msg_stream_open *o,
+                         struct err *e)
 {
     if (!block_size_valid(o->block_bytes))
         return err_set(e, ERR_PEER, "a block size of %" PRIu32 " bytes", o->block_bytes);
@@ -137,8 +139,7 @@ int source_walk_new(struct source_walk **out, const struct source_walk_config *c
                       config->memory_bytes, e) != 0)
         goto fail;
     if (!w->ignore_holes && (o->flags & STREAM_NO_SAMPLE) == 0 &&
-        (w->source->flags & SOURCE_HOLES_CLAIMED) != 0 &&
-        sample_new(&w->sample, w->source, e) != 0)
+        (w->source->flags & SOURCE_HOLES_CLAIMED) != 0 && sample_new(&w->sample, w->source, e) != 0)
         goto fail;
     *out = w;
     return 0;
@@ -214,8 +215,8 @@ static int take_nodes(struct source_walk *w, struct stream_message *m, struct er
 }
 
 /*
- * Let nodes stand for the blocks up to end_block in the tree.  1 when they do, 0 while some have not
- * come yet, -1.
+ * Let nodes stand for the blocks up to end_block in the tree.  1 when they do, 0 while some have
+ * not come yet, -1.
  */
 static int nodes_stand_for(struct source_walk *w, uint64_t end_block, struct err *e)
 {
@@ -252,13 +253,13 @@ static int check_held(const struct source_walk *w, const struct msg_held *h, str
     if (!checked_add(h->offset_bytes, h->length_bytes, &end) || h->length_bytes == 0 ||
         h->offset_bytes < at || end > w->plan_at || h->offset_bytes % w->block != 0 ||
         (end % w->block != 0 && end != w->capacity))
-        return err_set(e, ERR_PEER, "digests for %" PRIu64 " bytes at %" PRIu64 " do not fit the plan",
+        return err_set(e, ERR_PEER,
+                       "digests for %" PRIu64 " bytes at %" PRIu64 " do not fit the plan",
                        h->length_bytes, h->offset_bytes);
     if (h->kind > HELD_DIGESTS)
         return err_set(e, ERR_PEER, "digests of an unknown kind");
-    if (h->tail_bytes != (h->kind == HELD_DIGESTS
-                              ? block_count_of(h->length_bytes, w->block) * DIGEST_BYTES
-                              : 0))
+    if (h->tail_bytes !=
+        (h->kind == HELD_DIGESTS ? block_count_of(h->length_bytes, w->block) * DIGEST_BYTES : 0))
         return err_set(e, ERR_PEER, "a wrong number of digests at %" PRIu64, h->offset_bytes);
     return 0;
 }
@@ -612,7 +613,8 @@ static int piece_emit(struct source_walk *w, struct piece *piece, struct err *e)
                 w->totals.data_bytes += length;
                 w->emit_at += length;
             }
-        } else if (run_add(w, b->kind == PIECE_ZERO ? RUN_ZERO : RUN_SAME, offset, length, e) != 0) {
+        } else if (run_add(w, b->kind == PIECE_ZERO ? RUN_ZERO : RUN_SAME, offset, length, e) !=
+                   0) {
             rc = -1;
         }
         if (rc <= 0)
