@@ -72,6 +72,7 @@ static int choose_disks(struct vm_read *r, struct err *e)
             return -1;
         }
         d->readable = c->outcome == CHAIN_READ || c->outcome == CHAIN_READ_DIRECT;
+        r->readable += d->readable;
         if (c->outcome == CHAIN_SKIPPED) {
             d->why = c->reason;
             r->left_unread++;
@@ -144,6 +145,18 @@ static int put_agent(struct vm_read *r, struct err *e)
     return 0;
 }
 
+static enum consistency consistency_of(const struct vm *vm)
+{
+    switch (vm->power) {
+    case VM_OFF:
+        return CONSISTENCY_OFF;
+    case VM_SUSPENDED:
+        return CONSISTENCY_SUSPENDED;
+    default:
+        return CONSISTENCY_CRASH;
+    }
+}
+
 static int take_snapshot(struct vm_read *r, struct err *e)
 {
     struct snapshot_wish wish = {
@@ -153,10 +166,6 @@ static int take_snapshot(struct vm_read *r, struct err *e)
         .wait_ms = r->options->lock_wait_s * 1000,
     };
 
-    r->consistency = r->vm->power == VM_OFF         ? CONSISTENCY_OFF
-                     : r->vm->power == VM_SUSPENDED ? CONSISTENCY_SUSPENDED
-                                                    : CONSISTENCY_CRASH;
-    r->frozen = host_now(r->host);
     if (r->way == CHAIN_DIRECTLY)
         return 0;
     step(r, "taking the snapshot");
@@ -264,6 +273,10 @@ int vm_read_begin(struct vm_read *r, struct err *e)
     };
     struct chain_plan now = { 0 };
 
+    r->consistency = consistency_of(r->vm);
+    r->frozen = host_now(r->host);
+    if (r->readable == 0)
+        return 0;
     if (r->way == CHAIN_BY_SNAPSHOT && room_check_before(&r->room, r->vm, r->stores, &rule, e) != 0)
         return -1;
     if (put_agent(r, e) != 0 || stop_check(e) != 0 || take_snapshot(r, e) != 0)
@@ -458,6 +471,8 @@ static bool end_session(struct vm_read *r)
 
 int vm_read_settle(struct vm_read *r, struct err *e)
 {
+    if (r->readable == 0)
+        return 0;
     if (ensure_connected(r, e) != 0 ||
         chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) != 0)
         return -1;

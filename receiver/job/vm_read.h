@@ -61,6 +61,7 @@ struct vm_read {
     struct chain_plan plan;
     struct read_disk *disks;
     size_t disk_count;
+    size_t readable;    /* disks to be read; 0: the host is left alone */
     size_t left_unread; /* wanted disks that cannot be read */
     struct room_guard room;
     struct placed placed;
