@@ -20,8 +20,8 @@ static bool asked_to_stop(void *context)
 }
 
 /*
- * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what cannot go
- * is said, and stops nothing.  *left tells whether something stays.
+ * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what
+ * cannot go is said, and stops nothing.  *left tells whether something stays.
  */
 static int reap(struct host *h, struct journal *j, const char *vm_uuid, bool *left, struct err *e)
 {

@@ -44,8 +44,12 @@ static void warn(void *context, const char *text)
 static void long_work(void *context, const char *what, uint64_t done, uint64_t total)
 {
     struct work *w = context;
-    struct disk_progress p = { .vm = w->job->vm->name, .disk = "", .what = what,
-                               .done_bytes = done, .total_bytes = total, .ended = done == total };
+    struct disk_progress p = { .vm = w->job->vm->name,
+                               .disk = "",
+                               .what = what,
+                               .done_bytes = done,
+                               .total_bytes = total,
+                               .ended = done == total };
 
     if (w->job->events->progress != NULL)
         w->job->events->progress(w->job->events->context, &p);
@@ -126,8 +130,10 @@ static int open_store(struct work *w, struct err *e)
     };
 
     if (job->uuid_shared)
-        log_warning("%s: another VM of this host has the same instance UUID; they are told apart by "
-                    "the place of their configuration files", job->vm->name);
+        log_warning(
+            "%s: another VM of this host has the same instance UUID; they are told apart by "
+            "the place of their configuration files",
+            job->vm->name);
     return mirror_open_vm(&w->mirror, job->options->dir, &vm, o->dry_run, &env, e);
 }
 
@@ -195,9 +201,9 @@ static void tell_plan(struct work *w)
             snprintf(line, sizeof line, "%s: %s, %s%s, changes by %s", d->slot,
                      size_text(size, d->capacity_bytes),
                      w->read.way == CHAIN_DIRECTLY ? "read as it is" : "read below a snapshot",
-                     w->read.read_path == READ_PATH_SSH_DD    ? " with dd over SSH"
-                     : w->read.read_path == READ_PATH_AGENT   ? " by the agent"
-                                                              : "",
+                     w->read.read_path == READ_PATH_SSH_DD  ? " with dd over SSH"
+                     : w->read.read_path == READ_PATH_AGENT ? " by the agent"
+                                                            : "",
                      w->first || o->full ? "nothing: all is sent" : "digests");
         if (w->job->events->plan != NULL)
             w->job->events->plan(w->job->events->context, w->job->vm->name, line);
@@ -230,7 +236,8 @@ static void close_sinks(struct work *w)
     w->sinks = NULL;
 }
 
-/* Bytes on the data channel.  What `dd` prints crosses it as it is, for the plan and for samples. */
+/* Bytes on the data channel.  What `dd` prints crosses it as it is, for the plan and for samples.
+ */
 static uint64_t sent_bytes(const struct work *w, const struct transfer_disk *t)
 {
     return w->read.read_path == READ_PATH_SSH_DD ? t->totals.read_bytes + t->totals.sampled_bytes
@@ -359,7 +366,8 @@ static void complete(struct work *w)
     step(w, "updating the images");
     if (mirror_run_apply(w->run, &e) != 0) {
         log_warning("%s: the generation is safe, but the images are not updated yet: %s; the next "
-                    "command on this mirror finishes it", w->job->vm->name, e.text);
+                    "command on this mirror finishes it",
+                    w->job->vm->name, e.text);
         if (e.code == ERR_SPACE || e.code == ERR_CORRUPT)
             w->result->why = e;
         return;
@@ -395,7 +403,8 @@ static int run(struct work *w, struct err *e)
     /* The snapshot goes whatever came out, and before the images are touched: its life is short. */
     if (vm_read_release(&w->read, &why) != 0) {
         w->result->cleanup_left = true;
-        err_add(&why, "something of this run is left on the host (`vmferry cleanup` takes it away)");
+        err_add(&why,
+                "something of this run is left on the host (`vmferry cleanup` takes it away)");
         if (rc == 0)
             w->result->why = why; /* the report shows it */
         else

@@ -21,7 +21,7 @@
 
 enum {
     ROOM_POLL_MS = 10000,
-    CHECK_POLL_MS = 300000,    /* the snapshot is looked at again */
+    CHECK_POLL_MS = 300000, /* the snapshot is looked at again */
     RECONNECT_TRIES = 3,
     RECONNECT_WITHIN_MS = 60000,
     RECONNECT_PAUSE_MS = 3000,
@@ -62,7 +62,8 @@ static int choose_disks(struct vm_read *r, struct err *e)
         snprintf(d->slot, sizeof d->slot, "%s", c->slot);
         snprintf(d->uuid, sizeof d->uuid, "%s", c->uuid);
         d->capacity_bytes = c->capacity_bytes;
-        d->wanted = !listed(&o->exclude, c->slot) && (o->only.count == 0 || listed(&o->only, c->slot));
+        d->wanted =
+            !listed(&o->exclude, c->slot) && (o->only.count == 0 || listed(&o->only, c->slot));
         if (!d->wanted)
             continue;
         wanted++;
@@ -178,8 +179,8 @@ static void learn_holes(struct vm_read *r, const struct chain_disk *c, struct re
         return;
     }
     for (size_t i = 0; i < map.count; i++)
-        if (map.items[i].kind == EXTENT_ZERO &&
-            hole_map_add(&d->holes, map.items[i].offset_bytes, map.items[i].length_bytes, &e) != 0) {
+        if (map.items[i].kind == EXTENT_ZERO && hole_map_add(&d->holes, map.items[i].offset_bytes,
+                                                             map.items[i].length_bytes, &e) != 0) {
             hole_map_free(&d->holes);
             break;
         }
@@ -235,7 +236,8 @@ static int start_session(struct vm_read *r, struct err *e)
             goto out;
     }
     if (r->read_path == READ_PATH_AGENT && data->channel != DATA_SSH) {
-        if (address_for_data(r->host->transport, data, &r->listen_address, &r->dial_address, e) != 0)
+        if (address_for_data(r->host->transport, data, &r->listen_address, &r->dial_address, e) !=
+            0)
             goto out;
         config.listen_address = r->listen_address;
         config.listen_port = data->listen.port;
@@ -243,7 +245,8 @@ static int start_session(struct vm_read *r, struct err *e)
         config.dial_port = data->connect.port;
     }
     rc = agent_session_start(&r->session, &config, e);
-    if (rc != 0 && config.listen_address != NULL && e->code == ERR_BUSY && data->channel == DATA_AUTO) {
+    if (rc != 0 && config.listen_address != NULL && e->code == ERR_BUSY &&
+        data->channel == DATA_AUTO) {
         log_note("%s: %s; data goes through SSH", r->vm->name, e->text);
         config.listen_address = NULL;
         rc = agent_session_start(&r->session, &config, e);
@@ -261,8 +264,7 @@ int vm_read_begin(struct vm_read *r, struct err *e)
     };
     struct chain_plan now = { 0 };
 
-    if (r->way == CHAIN_BY_SNAPSHOT &&
-        room_check_before(&r->room, r->vm, r->stores, &rule, e) != 0)
+    if (r->way == CHAIN_BY_SNAPSHOT && room_check_before(&r->room, r->vm, r->stores, &rule, e) != 0)
         return -1;
     if (put_agent(r, e) != 0 || stop_check(e) != 0 || take_snapshot(r, e) != 0)
         return -1;
@@ -293,9 +295,10 @@ static int watch(void *context, struct err *e)
     if (r->snapshot == NULL)
         return 0;
     if (host_now(r->host) - r->snapshot->made > (int64_t)r->options->max_snapshot_age_s)
-        return err_set(e, ERR_LIMIT,
-                       "the snapshot is older than --max-snapshot-age: what has come is kept for the "
-                       "next run");
+        return err_set(
+            e, ERR_LIMIT,
+            "the snapshot is older than --max-snapshot-age: what has come is kept for the "
+            "next run");
     if (now >= r->next_room_ms) {
         r->next_room_ms = now + ROOM_POLL_MS;
         if (room_poll(r->host, &r->room, e) != 0 && e->code == ERR_SPACE)
@@ -338,8 +341,8 @@ static void notice(void *context, const struct transfer_disk *t, const char *tex
 }
 
 /*
- * A connection that lives again, in place of the dead one.  When all tries have failed once, the host
- * counts as lost: after that one more look is all, at the clean-up.
+ * A connection that lives again, in place of the dead one.  When all tries have failed once, the
+ * host counts as lost: after that one more look is all, at the clean-up.
  */
 static int reconnect(struct vm_read *r, struct err *e)
 {
@@ -401,10 +404,10 @@ static int renew(void *context, struct agent_session **a, const struct err *why,
 int vm_read_transfer(struct vm_read *r, struct err *e)
 {
     struct transfer_options options = {
-        .channel = r->read_path != READ_PATH_AGENT ? CHANNEL_SSH
-                   : r->options->data.channel == DATA_AUTO
-                       ? CHANNEL_AUTO
-                       : r->options->data.channel == DATA_TCP ? CHANNEL_TCP : CHANNEL_SSH,
+        .channel = r->read_path != READ_PATH_AGENT         ? CHANNEL_SSH
+                   : r->options->data.channel == DATA_AUTO ? CHANNEL_AUTO
+                   : r->options->data.channel == DATA_TCP  ? CHANNEL_TCP
+                                                           : CHANNEL_SSH,
         .compress = r->read_path == READ_PATH_AGENT ? r->options->compress : 0,
         .rate_bytes = r->options->bwlimit,
         .full = r->options->full,

@@ -24,8 +24,8 @@
 #include "version.h"
 
 enum {
-    START_MS = 60000,      /* for the agent's greeting and handshake: a busy host is slow */
-    REQUEST_MS = 120000,   /* for the answer to a request: opening a disk may take its time */
+    START_MS = 60000,    /* for the agent's greeting and handshake: a busy host is slow */
+    REQUEST_MS = 120000, /* for the answer to a request: opening a disk may take its time */
     DIAL_MS = 5000,
     END_MS = 10000,
     REQUESTS_MAX = 64,
@@ -185,7 +185,8 @@ static int shake_hands(struct agent_session *a, int fd, uint64_t until_ms, struc
     if (offer.connection != CONTROL_CONNECTION)
         return err_set(e, ERR_PEER, "the agent starts with connection %" PRIu32, offer.connection);
     /* SSH already keeps this connection secret: records need only be authenticated. */
-    if (handshake_choose(&offer, aead_openssl_offer(), record_mode_bit(RECORD_AUTH), &choice, e) != 0 ||
+    if (handshake_choose(&offer, aead_openssl_offer(), record_mode_bit(RECORD_AUTH), &choice, e) !=
+            0 ||
         handshake_answer(&a->secret, m1, &choice, m2, &keys, e) != 0)
         return -1;
     rc = io_write_all(fd, m2, sizeof m2, e);
@@ -263,8 +264,8 @@ static int start_listener(struct agent_session *a, struct err *e)
         .proved = data_proved,
         .context = a,
     };
-    const char *dial = a->config.dial_address != NULL ? a->config.dial_address
-                                                      : a->config.listen_address;
+    const char *dial =
+        a->config.dial_address != NULL ? a->config.dial_address : a->config.listen_address;
 
     if (strlen(dial) >= sizeof a->dial_address)
         return err_set(e, ERR_USAGE, "%s is no numeric address", dial);
@@ -305,8 +306,9 @@ static void add_remote_reason(struct agent_session *a, struct err *e)
 int agent_session_start(struct agent_session **out, const struct agent_session_config *config,
                         struct err *e)
 {
-    struct hub_config sc = { .handler = &handler, .stall_ms = config->stall_ms,
-                                 .workers = 1, .version = VMFERRY_VERSION };
+    struct hub_config sc = {
+        .handler = &handler, .stall_ms = config->stall_ms, .workers = 1, .version = VMFERRY_VERSION
+    };
     struct agent_session *a = calloc(1, sizeof *a);
 
     if (a == NULL)
