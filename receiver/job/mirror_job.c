@@ -185,6 +185,9 @@ int mirror_job(const struct mirror_options *options, const struct run_events *ev
     rc = run_vms(options, events, &h, &t, j, out, e);
 
 out:
+    /* A failed login names the host itself; what belongs to one VM is in its result. */
+    if (rc != 0 && host_ready && e->code != ERR_STOPPED)
+        err_add(e, "%s", o->host_name);
     if (host_ready)
         host_end(&h);
     if (t != NULL)

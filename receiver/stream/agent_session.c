@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -272,12 +273,16 @@ static int start_listener(struct agent_session *a, struct err *e)
     return data_listener_new(&a->listener, &config, e);
 }
 
-/* What the agent or the shell said before it ended is the better reason. */
+/*
+ * What the agent or the shell said before it ended is the better reason.  A program that ended by
+ * itself is no trouble of the network: another connection would not mend it.
+ */
 static void add_remote_reason(struct agent_session *a, struct err *e)
 {
     struct bytes said = { .ceiling = 64 << 10 };
     struct remote_exit ended;
-    struct err ignored;
+    struct err ignored, was = *e;
+    char status[40] = "";
     char *text, *line;
 
     if (!a->process_runs ||
@@ -285,14 +290,16 @@ static void add_remote_reason(struct agent_session *a, struct err *e)
         bytes_free(&said);
         return;
     }
+    if (ended.known && !ended.signalled) {
+        snprintf(status, sizeof status, ", with status %d", ended.status);
+        if (was.code == ERR_NETWORK)
+            was.code = ERR_PEER;
+    }
     text = bytes_text(&said, &ignored);
     line = text != NULL ? strtok(text, "\r\n") : NULL;
-    if (line != NULL) {
-        struct err was = *e;
-
-        err_set(e, was.code, "%s (%.200s)", was.text, line);
-        e->os = was.os;
-    }
+    err_set(e, was.code, "%s%s%s%.200s%s", was.text, status, line != NULL ? " (" : "",
+            line != NULL ? line : "", line != NULL ? ")" : "");
+    e->os = was.os;
     bytes_free(&said);
 }
 
