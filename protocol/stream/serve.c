@@ -81,11 +81,22 @@ bool serve_quits(const struct serve *v)
 
 /* ---- answers ---- */
 
+/* Where answers go; NULL when it died in this very turn of the loop, while others still speak. */
+static struct link *control_link(struct hub *s, struct err *e)
+{
+    struct link *l = hub_link(s, CONTROL_CONNECTION);
+
+    if (l == NULL)
+        err_set(e, ERR_NETWORK, "the control connection is gone");
+    return l;
+}
+
 static int answer_done(struct hub *s, uint32_t request, struct err *e)
 {
     struct msg_done done = { .request = request };
+    struct link *l = control_link(s, e);
 
-    return link_send_done(hub_link(s, CONTROL_CONNECTION), 0, &done, e);
+    return l == NULL ? -1 : link_send_done(l, 0, &done, e);
 }
 
 static int answer_failed(struct link *l, uint32_t stream, uint32_t request, const struct err *why,
@@ -104,9 +115,12 @@ static int answer_failed(struct link *l, uint32_t stream, uint32_t request, cons
 
 static int answer(struct hub *s, uint32_t request, int rc, const struct err *why, struct err *e)
 {
+    struct link *l;
+
     if (rc == 0)
         return answer_done(s, request, e);
-    return answer_failed(hub_link(s, CONTROL_CONNECTION), 0, request, why, e);
+    l = control_link(s, e);
+    return l == NULL ? -1 : answer_failed(l, 0, request, why, e);
 }
 
 /* ---- disks ---- */
@@ -140,9 +154,12 @@ static int hear_disk_open(struct serve *v, struct hub *s, const uint8_t *body, s
     struct msg_disk_opened opened = { 0 };
     enum hole_knowledge holes = HOLES_NONE;
     struct msg_disk_open m;
+    struct link *l = control_link(s, e);
     struct err why;
     struct disk *d;
 
+    if (l == NULL)
+        return -1;
     if (msg_disk_open_decode(&m, body, body_bytes, e) != 0)
         return -1;
     d = disk_new(v, m.disk, &why);
@@ -156,7 +173,7 @@ static int hear_disk_open(struct serve *v, struct hub *s, const uint8_t *body, s
     opened.capacity_bytes = d->source->capacity_bytes;
     opened.allocated_bytes = d->source->allocated_bytes;
     opened.holes = (uint8_t)holes;
-    return link_send_disk_opened(hub_link(s, CONTROL_CONNECTION), 0, &opened, e);
+    return link_send_disk_opened(l, 0, &opened, e);
 }
 
 static int add_holes(struct disk *d, const struct msg_disk_holes *m, struct err *e)
