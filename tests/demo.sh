@@ -115,9 +115,8 @@ build_all() {
         die "the build failed"
     fi
     rm -f "$log"
-    echo "vmferry, and vmferry-agent-x86_64, the one file of" \
-        "$(($(stat -c %s "$build/bin/vmferry-agent-x86_64") / 1024)) KiB that visits the host;" \
-        "$(($(now) - began)) s"
+    size=$(stat -c %s "$build/bin/vmferry-agent-x86_64")
+    echo "Done in $(($(now) - began)) s.  The agent, all that visits a host: $((size / 1024)) KiB."
 }
 
 # The look-alike plays a whole host, with a root of its own: that takes root.
@@ -235,7 +234,7 @@ busy() {
     if qemu-img compare -q "$1/disk-scsi0-1.vmdk" "$work/current-1.raw"; then
         bad "the guest wrote nothing after the snapshot: this proves too little"
     else
-        good "the guest wrote $guest_writes times meanwhile, and nothing that came after is in there"
+        good "writes of the guest meanwhile: $guest_writes; the mirror keeps to the snapshot"
     fi
 }
 
@@ -289,11 +288,12 @@ guest_starts
 ferry mirror --keep 3 "$host" "$vm" mirrors
 guest_stops
 truth first last
+echo
 both "$work/mirrors/$vm" first
 busy "$work/mirrors/$vm"
 rm -f "$work"/current-?.raw
 
-say "Files in the guest are added and removed; a refresh, while it writes on"
+say "The guest's files change; a refresh, while it writes on"
 truth changed ''
 head -c 24000000 /dev/urandom >"$work/photos.tar"
 {
@@ -318,6 +318,7 @@ guest_starts
 ferry mirror --keep 3 "$host" "$vm" mirrors
 guest_stops
 truth second last
+echo
 both "$work/mirrors/$vm" second
 busy "$work/mirrors/$vm"
 rm -f "$work"/current-?.raw "$work"/second-?.raw
@@ -325,11 +326,13 @@ rm -f "$work"/current-?.raw "$work"/second-?.raw
 say "Two generations are there; back to the first"
 ferry list --mirror mirrors
 ferry restore "$vm@1" --mirror mirrors --output before
+echo
 both "$work/before" first
 
 say "The mirror against its own digests, and the host as we leave it"
 ferry check --mirror mirrors --read-data
 ferry cleanup "$host"
+echo
 if python3 "$helper" leftovers "$host_dir" >"$work/left"; then
     good "no snapshot, no file and no process of ours is on the host"
 else

@@ -107,7 +107,7 @@ if [ $plain = yes ]; then
 fi
 if [ $sanitize = yes ]; then
     build "$base/sanitize" -DSANITIZE=address,undefined
-    export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1}"
+    export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=1:detect_stack_use_after_return=1}"
     # libssh2 1.10 itself loses a few bytes with each signature and key exchange.
     export LSAN_OPTIONS="${LSAN_OPTIONS:-suppressions=$here/tests/integration/ssh/lsan.supp}"
     export UBSAN_OPTIONS="${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}"

@@ -14,7 +14,7 @@
 #include "protocol/stream/thread.h"
 
 /* Control messages and small ones; a stream that takes data raises the limit of its link. */
-enum { PAYLOAD_MAX_FIRST = 128 << 10 };
+enum { PAYLOAD_MAX_FIRST = 96 << 10 };
 
 /* ---- life ---- */
 
@@ -140,7 +140,7 @@ static int say_hello(struct hub *h, struct link *l, struct err *e)
 }
 
 int hub_link_add(struct hub *h, int in_fd, int out_fd, const struct handshake_keys *keys,
-                     const struct aead *aead, struct err *e)
+                 const struct aead *aead, struct err *e)
 {
     struct link_config config = {
         .in_fd = in_fd,
@@ -274,8 +274,8 @@ int hub_link_wait(struct hub *h, uint32_t connection, uint64_t timeout_ms, struc
 
 /* ---- what arrives ---- */
 
-static int hear_hello(struct hub *h, struct link_slot *slot, const uint8_t *body,
-                      size_t body_bytes, struct err *e)
+static int hear_hello(struct hub *h, struct link_slot *slot, const uint8_t *body, size_t body_bytes,
+                      struct err *e)
 {
     struct msg_hello hello;
 
@@ -336,9 +336,10 @@ static int listen_to(struct hub *h, struct link_slot *slot, struct err *e)
 
     while ((more = link_next(slot->link, &header, &body, &body_bytes, &parse)) > 0)
         if (hear(h, slot, &header, body, body_bytes, &parse) != 0) {
-            *e = parse;
-            return -1;
+            more = -1;
+            break;
         }
+    hub_poke_receivers(h, slot);
     if (more < 0) {
         *e = parse;
         return -1;
@@ -351,8 +352,8 @@ static int listen_to(struct hub *h, struct link_slot *slot, struct err *e)
 /* Heartbeat and silence of one link. */
 static int tend(struct hub *h, struct link_slot *slot, uint64_t now, bool patient, struct err *e)
 {
-    uint64_t limit = patient ? max_u64(h->config.stall_ms, h->config.silence_ms)
-                             : h->config.silence_ms;
+    uint64_t limit =
+        patient ? max_u64(h->config.stall_ms, h->config.silence_ms) : h->config.silence_ms;
     uint64_t heard = link_heard_ms(slot->link);
 
     if (now > heard && now - heard > limit)

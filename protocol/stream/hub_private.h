@@ -60,9 +60,14 @@ struct link_slot *hub_slot_of(struct hub *h, uint32_t connection);
 /* Something happened that the walk should look at.  Under the lock. */
 void hub_poke_locked(struct stream *st);
 
-/* Put a message into the inbox of its stream.  0, or -1 with ERR_PEER, ERR_SYSTEM. */
+/*
+ * Put a message into the inbox of its stream; hub_poke_receivers wakes the walks when all that has
+ * arrived is there.  0, or -1 with ERR_PEER, ERR_SYSTEM.
+ */
 int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_header *header,
                 const uint8_t *body, size_t body_bytes, struct err *e);
+
+void hub_poke_receivers(struct hub *h, const struct link_slot *slot);
 
 /* A stream's source end may be in a long read.  Under the lock. */
 bool hub_announced(struct hub *h);

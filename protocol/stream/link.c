@@ -14,6 +14,7 @@ enum {
     CHUNK_BYTES = 256 << 10,
     CHUNKS_SPARE = 4,
     IN_BYTES_MIN = 256 << 10,
+    IN_BYTES_BULK = 1 << 20, /* where blocks come: many at a time save wake-ups */
 };
 
 /* A piece of the outgoing queue: whole records. */
@@ -127,8 +128,10 @@ int link_accept_up_to(struct link *l, size_t payload_max, struct err *e)
 {
     size_t room = in_room_for(payload_max);
 
-    if (payload_max <= l->payload_max)
+    if (payload_max == 0)
         return 0;
+    if (room < IN_BYTES_BULK)
+        room = IN_BYTES_BULK;
     if (room > l->in_room) {
         uint8_t *in = malloc(room);
 
@@ -141,7 +144,8 @@ int link_accept_up_to(struct link *l, size_t payload_max, struct err *e)
         l->in_start = 0;
         l->in_room = room;
     }
-    l->payload_max = payload_max;
+    if (l->payload_max < payload_max)
+        l->payload_max = payload_max;
     return 0;
 }
 

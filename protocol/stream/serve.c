@@ -30,7 +30,9 @@ struct serve {
     struct serve_config config;
     struct disk disks[SERVE_DISKS_MAX];
     struct served streams[SERVE_STREAMS_MAX];
-    struct { uint32_t connection, request; } dials[HUB_LINKS_MAX]; /* 0: free */
+    struct {
+        uint32_t connection, request;
+    } dials[HUB_LINKS_MAX]; /* 0: free */
     bool quits;
 };
 
@@ -197,8 +199,8 @@ static int add_holes(struct disk *d, const struct msg_disk_holes *m, struct err 
     return 0;
 }
 
-static int hear_disk_holes(struct serve *v, struct hub *s, const uint8_t *body,
-                           size_t body_bytes, struct err *e)
+static int hear_disk_holes(struct serve *v, struct hub *s, const uint8_t *body, size_t body_bytes,
+                           struct err *e)
 {
     struct msg_disk_holes m;
     struct disk *d;
@@ -307,8 +309,7 @@ static int hear_dial(struct serve *v, struct hub *s, const uint8_t *body, size_t
     return answer(s, m.request, -1, &why, e);
 }
 
-void serve_link_up(void *serve, struct hub *s, uint32_t connection,
-                   const struct msg_hello *hello)
+void serve_link_up(void *serve, struct hub *s, uint32_t connection, const struct msg_hello *hello)
 {
     struct serve *v = serve;
     struct err e;

@@ -16,6 +16,15 @@ void hub_poke_locked(struct stream *st)
     pthread_cond_broadcast(&st->changed);
 }
 
+void hub_poke_receivers(struct hub *h, const struct link_slot *slot)
+{
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
+        if (h->streams[i] != NULL && h->streams[i]->slot == slot && h->streams[i]->first != NULL)
+            hub_poke_locked(h->streams[i]);
+    pthread_mutex_unlock(&h->lock);
+}
+
 static struct stream *stream_of(struct hub *h, uint32_t id)
 {
     for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
@@ -25,7 +34,7 @@ static struct stream *stream_of(struct hub *h, uint32_t id)
 }
 
 int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_header *header,
-                   const uint8_t *body, size_t body_bytes, struct err *e)
+                const uint8_t *body, size_t body_bytes, struct err *e)
 {
     struct stream_message *m = NULL;
     struct stream *st;
@@ -69,7 +78,6 @@ int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_head
         st->announced = true;
     else if (header->type == MSG_end)
         st->announced = false;
-    hub_poke_locked(st);
 out:
     pthread_mutex_unlock(&h->lock);
     return rc;

@@ -24,8 +24,16 @@ enum header_key {
 };
 
 static const char *const header_keys[KEY_COUNT] = {
-    "version",    "encoding",           "CID",             "parentCID", "isNativeSnapshot",
-    "createType", "parentFileNameHint", "changeTrackPath", "keyID",     "encryptionKeys",
+    "version",
+    "encoding",
+    "CID",
+    "parentCID",
+    "isNativeSnapshot",
+    "createType",
+    "parentFileNameHint",
+    "changeTrackPath",
+    "keyID",
+    "encryptionKeys",
     "parentFileName",
 };
 
@@ -217,7 +225,8 @@ static int read_setting(struct reader *r, const char *line, const char *end)
     if (key_bytes > 4 && strncasecmp(line, "ddb.", 4) == 0)
         return read_ddb(r, line + 4, key_bytes - 4, value, bytes);
     for (enum header_key k = 0; k < KEY_COUNT; k++)
-        if (strlen(header_keys[k]) == key_bytes && strncasecmp(line, header_keys[k], key_bytes) == 0)
+        if (strlen(header_keys[k]) == key_bytes &&
+            strncasecmp(line, header_keys[k], key_bytes) == 0)
             return set_header(r, k, value, bytes);
     return bad(r, "an unknown key");
 }
@@ -268,7 +277,8 @@ static int read_extent_tail(struct reader *r, struct descriptor_extent *x, const
     bytes = next_word(&at, end, &word);
     if (bytes == 0)
         return 0;
-    if (!read_decimal(word, bytes, &x->offset_sectors) || x->offset_sectors > DESCRIPTOR_SECTORS_MAX)
+    if (!read_decimal(word, bytes, &x->offset_sectors) ||
+        x->offset_sectors > DESCRIPTOR_SECTORS_MAX)
         return bad(r, "an extent's offset is no number");
     x->has_offset = true;
     /* A partition's UUID and device may follow; nothing that we read has them. */
@@ -375,7 +385,8 @@ int descriptor_read(struct descriptor **out, const void *text, size_t bytes, str
     int rc = -1;
 
     if (bytes > DESCRIPTOR_BYTES_MAX)
-        return err_set(e, ERR_LIMIT, "the descriptor is longer than %d bytes", DESCRIPTOR_BYTES_MAX);
+        return err_set(e, ERR_LIMIT, "the descriptor is longer than %d bytes",
+                       DESCRIPTOR_BYTES_MAX);
     if (strip(&at, &bytes, e) != 0)
         return -1;
     r.d = calloc(1, sizeof *r.d);

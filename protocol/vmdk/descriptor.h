@@ -1,8 +1,9 @@
 /*
  * The text descriptor of one VMDK link.
- * Format: VMware, Virtual Disk Format 5.0, "The Descriptor File", with the stricter rules that ESXi's
- * own disk library applies: no key twice, at least one extent, known create type, known header keys.
- * The reader knows the text only; whether a link of this type can be read is decided elsewhere.
+ * Format: VMware, Virtual Disk Format 5.0, "The Descriptor File", with the stricter rules that
+ * ESXi's own disk library applies: no key twice, at least one extent, known create type, known
+ * header keys. The reader knows the text only; whether a link of this type can be read is decided
+ * elsewhere.
  */
 #ifndef PROTOCOL_VMDK_DESCRIPTOR_H
 #define PROTOCOL_VMDK_DESCRIPTOR_H
@@ -28,8 +29,8 @@ enum descriptor_access { ACCESS_RW, ACCESS_RDONLY, ACCESS_NOACCESS };
 struct descriptor_extent {
     enum descriptor_access access;
     uint64_t sectors;
-    char type[24];           /* in capitals: "VMFS", "VMFSSPARSE", "SESPARSE", "VMFSRDM", … */
-    char *name;              /* "" when the line has none (ZERO) */
+    char type[24]; /* in capitals: "VMFS", "VMFSSPARSE", "SESPARSE", "VMFSRDM", … */
+    char *name;    /* "" when the line has none (ZERO) */
     bool has_offset;
     uint64_t offset_sectors; /* FLAT only */
 };
@@ -41,7 +42,7 @@ struct descriptor_ddb {
 
 struct descriptor {
     unsigned version;
-    char encoding[40];    /* "" when not given */
+    char encoding[40]; /* "" when not given */
     uint32_t cid;
     uint32_t parent_cid;  /* DESCRIPTOR_CID_NONE: a base */
     char create_type[40]; /* as written */

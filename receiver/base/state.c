@@ -96,7 +96,12 @@ static int read_id(struct state *s, struct err *e)
         return errno == ENOENT ? 0 : err_sys(e, "opening %s", id_name);
     if (io_read_all(fd, text, sizeof text, e) != 0)
         goto out;
-    if (text[sizeof text - 1] != '\n' || strspn(text, "0123456789abcdef") != sizeof text - 1) {
+    if (text[sizeof text - 1] != '\n') {
+        err_set(e, ERR_CORRUPT, "it is not 16 hex digits");
+        goto out;
+    }
+    text[sizeof text - 1] = 0;
+    if (strspn(text, "0123456789abcdef") != sizeof text - 1) {
         err_set(e, ERR_CORRUPT, "it is not 16 hex digits");
         goto out;
     }

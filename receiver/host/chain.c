@@ -13,9 +13,9 @@
 /* What one call works with. */
 struct planner {
     struct host *h;
-    const struct vm *vm;             /* as it was before the snapshot */
+    const struct vm *vm; /* as it was before the snapshot */
     const struct datastore_list *stores;
-    enum vm_power power;             /* now */
+    enum vm_power power; /* now */
     enum chain_way way;
     bool with_snapshot;
 };
@@ -56,9 +56,11 @@ int chain_way_of(const struct vm *vm, enum chain_way *way, char *why, size_t roo
     *way = CHAIN_BY_SNAPSHOT;
     if (vm->power == VM_SUSPENDED) {
         *way = CHAIN_DIRECTLY;
-        snprintf(why, room,
-                 "VM %s is suspended: its disks are read as they are, without a snapshot; it must not "
-                 "be resumed meanwhile", vm->name);
+        snprintf(
+            why, room,
+            "VM %s is suspended: its disks are read as they are, without a snapshot; it must not "
+            "be resumed meanwhile",
+            vm->name);
         return 0;
     }
     if (bar == NULL)
@@ -66,11 +68,14 @@ int chain_way_of(const struct vm *vm, enum chain_way *way, char *why, size_t roo
     if (vm->power == VM_ON)
         return err_set(e, ERR_UNSUPPORTED,
                        "disk %s of VM %s %s, so the host takes no snapshot; such a VM is read only "
-                       "while it is off", bar->slot, vm->name, what);
+                       "while it is off",
+                       bar->slot, vm->name, what);
     *way = CHAIN_DIRECTLY;
-    snprintf(why, room,
-             "disk %s of VM %s %s, so no snapshot is possible: the disks are read as they are, and the "
-             "VM cannot be powered on meanwhile", bar->slot, vm->name, what);
+    snprintf(
+        why, room,
+        "disk %s of VM %s %s, so no snapshot is possible: the disks are read as they are, and the "
+        "VM cannot be powered on meanwhile",
+        bar->slot, vm->name, what);
     return 0;
 }
 
@@ -153,9 +158,9 @@ static const char *trap_in(const struct descriptor *d)
 }
 
 /* Fill in what there is to read of a base whose descriptor is d. */
-static int take_base(const struct planner *p, const struct vm_disk *disk, const struct descriptor *d,
-                     const struct host_answer *text, const char *absolute, struct chain_disk *out,
-                     struct err *e)
+static int take_base(const struct planner *p, const struct vm_disk *disk,
+                     const struct descriptor *d, const struct host_answer *text,
+                     const char *absolute, struct chain_disk *out, struct err *e)
 {
     const char *uuid = descriptor_ddb(d, "uuid");
     const char *adapter = descriptor_ddb(d, "adapterType");
@@ -182,7 +187,8 @@ static int take_base(const struct planner *p, const struct vm_disk *disk, const 
     return 0;
 }
 
-/* path is the link to read; it must be a plain flat base.  *base gets its descriptor if it is read. */
+/* path is the link to read; it must be a plain flat base.  *base gets its descriptor if it is read.
+ */
 static int plan_link(const struct planner *p, const struct vm_disk *disk, const char *path,
                      enum chain_outcome outcome, struct chain_disk *out, struct err *e)
 {
@@ -229,9 +235,8 @@ static int check_leaf(const struct planner *p, const struct vm_disk *disk, struc
         goto out;
     }
     if (leaf->parent_cid != out->cid) {
-        err_set(e, ERR_SOURCE,
-                "the live link %s expects content id %08x below it, but %s has %08x", disk->file,
-                leaf->parent_cid, out->descriptor_path, out->cid);
+        err_set(e, ERR_SOURCE, "the live link %s expects content id %08x below it, but %s has %08x",
+                disk->file, leaf->parent_cid, out->descriptor_path, out->cid);
         goto out;
     }
     if (leaf->capacity_bytes != disk->capacity_bytes) {
@@ -262,9 +267,10 @@ static int refuse_link(const struct planner *p, const struct vm_disk *disk, cons
         return err_set(e, ERR_NETWORK, "%s", ignored.text);
     descriptor_free(d);
     host_answer_free(&text);
-    return refuse(out, path, type,
-                  "belongs to an older snapshot or a linked clone; chains of more than one link below "
-                  "our snapshot are not read yet");
+    return refuse(
+        out, path, type,
+        "belongs to an older snapshot or a linked clone; chains of more than one link below "
+        "our snapshot are not read yet");
 }
 
 /* A disk that our snapshot covers, or is going to. */
@@ -277,9 +283,11 @@ static int plan_covered(const struct planner *p, const struct vm_disk *disk,
         return plan_link(p, disk, disk->file, CHAIN_READ, out, e);
     }
     if (disk->parent_count == 0 || strcmp(disk->parents[0], before->file) != 0)
-        return err_set(e, ERR_SOURCE,
-                       "disk %s is %s now, which does not stand on %s: our snapshot is not directly "
-                       "below it", out->slot, disk->file, before->file);
+        return err_set(
+            e, ERR_SOURCE,
+            "disk %s is %s now, which does not stand on %s: our snapshot is not directly "
+            "below it",
+            out->slot, disk->file, before->file);
     if (disk->parent_count > 1)
         return refuse_link(p, disk, disk->parents[0], out, e);
     if (plan_link(p, disk, disk->parents[0], CHAIN_READ, out, e) != 0)
@@ -316,19 +324,19 @@ static int plan_disk(const struct planner *p, const struct vm_disk *disk,
         break;
     }
     if (p->way == CHAIN_DIRECTLY)
-        return plan_direct(p, disk,
-                           p->power == VM_SUSPENDED
-                               ? "is read as it is while the VM is suspended"
-                               : "is read without a snapshot; the VM cannot be powered on meanwhile",
-                           out, e);
+        return plan_direct(
+            p, disk,
+            p->power == VM_SUSPENDED
+                ? "is read as it is while the VM is suspended"
+                : "is read without a snapshot; the VM cannot be powered on meanwhile",
+            out, e);
     if (!disk->independent)
         return plan_covered(p, disk, before, out, e);
     if (p->power == VM_ON)
         return skip(out, "is independent, so snapshots leave it out and the running VM holds it; "
                          "exclude it, or run while the VM is off");
-    return plan_direct(p, disk,
-                       "is independent and read as it is; the VM cannot be powered on meanwhile", out,
-                       e);
+    return plan_direct(
+        p, disk, "is independent and read as it is; the VM cannot be powered on meanwhile", out, e);
 }
 
 static const struct vm_disk *disk_at(const struct vm_disks *list, const char *slot)

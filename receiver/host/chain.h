@@ -1,8 +1,8 @@
 /*
- * What to read of a VM's disks, and whether it may be read: for each disk the link that our snapshot
- * froze, or the disk itself where nothing writes to it.  At present one form is read: one flat base
- * of type vmfs, directly below our snapshot.  Everything else gets an outcome of its own, never a
- * guess.
+ * What to read of a VM's disks, and whether it may be read: for each disk the link that our
+ * snapshot froze, or the disk itself where nothing writes to it.  At present one form is read: one
+ * flat base of type vmfs, directly below our snapshot.  Everything else gets an outcome of its own,
+ * never a guess.
  */
 #ifndef RECEIVER_HOST_CHAIN_H
 #define RECEIVER_HOST_CHAIN_H
@@ -39,25 +39,25 @@ enum chain_outcome {
 struct chain_disk {
     char slot[16];
     enum chain_outcome outcome;
-    struct err reason;       /* of CHAIN_SKIPPED and CHAIN_REFUSED; warning text of CHAIN_READ_DIRECT */
+    struct err reason; /* of CHAIN_SKIPPED and CHAIN_REFUSED; warning text of CHAIN_READ_DIRECT */
     uint64_t capacity_bytes; /* of every disk */
     char uuid[64];           /* ddb.uuid as written; the backing's where ddb has none; "" */
     /* CHAIN_READ and CHAIN_READ_DIRECT */
-    char *descriptor_path;   /* absolute, of the link that is read */
-    char *flat_path;         /* absolute, of its data */
+    char *descriptor_path; /* absolute, of the link that is read */
+    char *flat_path;       /* absolute, of its data */
     char *descriptor_text;
     size_t descriptor_bytes;
     uint32_t cid;
-    char adapter[24];        /* ddb.adapterType, "lsilogic" where missing */
-    char content_id[40];     /* ddb.longContentID, "" where missing */
+    char adapter[24];    /* ddb.adapterType, "lsilogic" where missing */
+    char content_id[40]; /* ddb.longContentID, "" where missing */
     bool thin;
-    char *leaf_path;         /* absolute, of the live link above; NULL when there is none */
+    char *leaf_path; /* absolute, of the live link above; NULL when there is none */
 };
 
 struct chain_plan {
     struct chain_disk *items;
     size_t count;
-    bool before;  /* made without a snapshot of a VM that will get one: a forecast */
+    bool before; /* made without a snapshot of a VM that will get one: a forecast */
 };
 
 /*
@@ -76,6 +76,7 @@ void chain_plan_free(struct chain_plan *p);
  * it was read directly).
  */
 int chain_recheck(struct host *h, const struct vm *vm, const struct snapshot *snapshot,
-                  const struct datastore_list *stores, const struct chain_plan *plan, struct err *e);
+                  const struct datastore_list *stores, const struct chain_plan *plan,
+                  struct err *e);
 
 #endif

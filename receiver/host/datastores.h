@@ -1,7 +1,8 @@
 /*
- * Datastores of a host, and the two ways to write a path in one: "[name] dir/file" as VMware shows it,
- * "/vmfs/volumes/UUID/dir/file" as commands take it.  Names change, UUIDs do not, so commands always
- * get the second.
+ * Datastores of a host, and the two ways to write a path in one: "[name] dir/file" as VMware shows
+ * it,
+ * "/vmfs/volumes/UUID/dir/file" as commands take it.  Names change, UUIDs do not, so commands
+ * always get the second.
  */
 #ifndef RECEIVER_HOST_DATASTORES_H
 #define RECEIVER_HOST_DATASTORES_H
@@ -18,11 +19,11 @@ enum { DATASTORE_COUNT_MAX = 1024, DATASTORE_PATH_MAX = 2048 };
 struct datastore {
     char *name;
     char *uuid;
-    char *type;       /* "VMFS-6", "NFS", … */
-    char *path;       /* "/vmfs/volumes/UUID" */
+    char *type; /* "VMFS-6", "NFS", … */
+    char *path; /* "/vmfs/volumes/UUID" */
     uint64_t size_bytes;
     uint64_t free_bytes;
-    bool files;       /* VMs live here as plain files: VMFS, NFS, NFS41 */
+    bool files; /* VMs live here as plain files: VMFS, NFS, NFS41 */
 };
 
 struct datastore_list {
@@ -40,9 +41,9 @@ const struct datastore *datastore_named(const struct datastore_list *l, const ch
 const struct datastore *datastore_of(const struct datastore_list *l, const char *path);
 
 /*
- * Write the absolute path of "[name] dir/file" or of "/vmfs/volumes/name-or-uuid/dir/file"; parts that
- * are "..", "." or empty are refused.  out has room for DATASTORE_PATH_MAX bytes.
- * 0, or -1: ERR_NOT_FOUND (no such datastore), ERR_FORMAT (no path of either form), ERR_LIMIT.
+ * Write the absolute path of "[name] dir/file" or of "/vmfs/volumes/name-or-uuid/dir/file"; parts
+ * that are "..", "." or empty are refused.  out has room for DATASTORE_PATH_MAX bytes. 0, or -1:
+ * ERR_NOT_FOUND (no such datastore), ERR_FORMAT (no path of either form), ERR_LIMIT.
  */
 int datastore_absolute(const struct datastore_list *l, const char *path, char *out, struct err *e);
 

@@ -21,7 +21,8 @@
 
 /* VMFS works in blocks of 1 MiB; ESXi's dd has no finer skip than its block. */
 #define STEP_BYTES (UINT64_C(1) << 20)
-/* A gap shorter than this is read and dropped rather than jumped over: a new dd costs a round trip. */
+/* A gap shorter than this is read and dropped rather than jumped over: a new dd costs a round trip.
+ */
 #define GAP_BYTES (UINT64_C(16) << 20)
 #define STALL_MS UINT64_C(600000)
 #define END_MS 30000
@@ -35,9 +36,9 @@ struct dd_source {
     /* The dd that runs, if any. */
     bool running;
     struct remote_process process;
-    uint64_t start; /* of its first byte */
-    uint64_t at;    /* of the next byte that it gives */
-    uint64_t end;   /* behind its last byte */
+    uint64_t start;   /* of its first byte */
+    uint64_t at;      /* of the next byte that it gives */
+    uint64_t end;     /* behind its last byte */
     uint8_t *scratch; /* STEP_BYTES, for what is dropped */
 };
 
@@ -270,7 +271,9 @@ static void dd_close(struct source *s)
     free(d);
 }
 
-static const struct source_ops dd_ops = { .extent_at = extent_at, .read = dd_read, .close = dd_close };
+static const struct source_ops dd_ops = { .extent_at = extent_at,
+                                          .read = dd_read,
+                                          .close = dd_close };
 
 /* The file must have exactly the disk's size: else it is not the disk that we think. */
 static int check_size(struct host *h, const char *path, uint64_t capacity_bytes, struct err *e)
@@ -314,7 +317,8 @@ int dd_source_open(struct source **out, struct host *h, const char *path, uint64
     if (check_size(h, path, capacity_bytes, e) != 0)
         goto out;
     d = calloc(1, sizeof *d);
-    if (d == NULL || (d->path = strdup(path)) == NULL || (d->scratch = malloc(STEP_BYTES)) == NULL) {
+    if (d == NULL || (d->path = strdup(path)) == NULL ||
+        (d->scratch = malloc(STEP_BYTES)) == NULL) {
         err_sys(e, "opening %s", path);
         goto out;
     }

@@ -1,7 +1,8 @@
 /*
- * A disk read by `dd` over an exec channel, where no agent may run.  One dd is kept going while reads
- * ascend and is started anew after a jump.  Anything else than the bytes that were asked for (a short
- * output, error text, a status other than 0, record counts that do not fit) is ERR_SOURCE; never zeros.
+ * A disk read by `dd` over an exec channel, where no agent may run.  One dd is kept going while
+ * reads ascend and is started anew after a jump.  Anything else than the bytes that were asked for
+ * (a short output, error text, a status other than 0, record counts that do not fit) is ERR_SOURCE;
+ * never zeros.
  */
 #ifndef RECEIVER_HOST_DD_SOURCE_H
 #define RECEIVER_HOST_DD_SOURCE_H

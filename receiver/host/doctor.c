@@ -109,8 +109,9 @@ static int examine_version(struct examination *x, struct err *e)
                    "the host runs only programs that are part of ESXi (execInstalledOnly)");
     else
         doctor_add(x->report, "exec", NULL, DOCTOR_OK, "", "%s",
-                   policy == EXEC_ALLOWED ? "the host runs programs from datastores"
-                                          : "the host has no rule against programs from datastores");
+                   policy == EXEC_ALLOWED
+                       ? "the host runs programs from datastores"
+                       : "the host has no rule against programs from datastores");
     return 0;
 }
 
@@ -123,8 +124,7 @@ static int examine_stores(struct examination *x, struct err *e)
         uint64_t needed = room_needed(x->wish->rule, d->size_bytes);
 
         if (d->files)
-            doctor_add(x->report, "space", NULL,
-                       d->free_bytes >= needed ? DOCTOR_OK : DOCTOR_WARN,
+            doctor_add(x->report, "space", NULL, d->free_bytes >= needed ? DOCTOR_OK : DOCTOR_WARN,
                        d->free_bytes >= needed
                            ? ""
                            : "VMs on it get no snapshot until there is room (or lower --min-free)",
@@ -196,8 +196,8 @@ static int read_disk(struct examination *x, const struct vm *vm, const struct ch
 
     if (asprintf(&file, "if=%s", d->flat_path) < 0)
         return err_set(e, ERR_SYSTEM, "no memory for a command");
-    rc = host_call(x->h, &a, HOST_COMMAND_MS, e, "dd", file, "of=/dev/null", "bs=1048576", "count=1",
-                   NULL);
+    rc = host_call(x->h, &a, HOST_COMMAND_MS, e, "dd", file, "of=/dev/null", "bs=1048576",
+                   "count=1", NULL);
     free(file);
     if (rc != 0)
         return failed(x, "disk", vm->name, "", e);
@@ -211,7 +211,8 @@ static int read_disk(struct examination *x, const struct vm *vm, const struct ch
                    d->capacity_bytes >> 20);
     else
         doctor_add(x->report, "disk", vm->name, DOCTOR_FAIL,
-                   busy ? "another VM, host or backup tool holds it (vmkfstools -D shows which)" : "",
+                   busy ? "another VM, host or backup tool holds it (vmkfstools -D shows which)"
+                        : "",
                    "%s: %.*s", d->slot, (int)strcspn(a.complaint, "\r\n"), a.complaint);
     host_answer_free(&a);
     return 0;
@@ -248,8 +249,8 @@ static int examine_vm(struct examination *x, struct vm *vm, struct err *e)
     if (host_vm_details(x->h, vm, e) != 0)
         return failed(x, "vm", vm->name, "", e);
     if (vm->question_pending)
-        doctor_add(x->report, "question", vm->name, DOCTOR_WARN, "answer it in the host's web client",
-                   "the VM waits for an answer");
+        doctor_add(x->report, "question", vm->name, DOCTOR_WARN,
+                   "answer it in the host's web client", "the VM waits for an answer");
     if (vm->consolidation_needed)
         doctor_add(x->report, "consolidation", vm->name, DOCTOR_WARN,
                    "in the host's web client: Snapshots, Consolidate disks",

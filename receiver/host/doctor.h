@@ -21,7 +21,7 @@ struct doctor_item {
     char *vm;       /* name, or NULL for the host */
     enum doctor_result result;
     char *detail;
-    char *remedy;   /* "" when there is nothing to do */
+    char *remedy; /* "" when there is nothing to do */
 };
 
 struct doctor_report {
@@ -30,14 +30,14 @@ struct doctor_report {
 };
 
 struct doctor_wish {
-    const char *agent_file;      /* NULL: no agent was found; said as a warning */
+    const char *agent_file; /* NULL: no agent was found; said as a warning */
     const char *agent_dir;
     const struct room_rule *rule;
     const char *const *operands; /* VMs to look at; none: all */
     size_t operand_count;
     /*
-     * Tries a data channel with the agent that was placed and adds its own lines through doctor_add.
-     * May be NULL.
+     * Tries a data channel with the agent that was placed and adds its own lines through
+     * doctor_add. May be NULL.
      */
     void (*try_channel)(void *context, struct host *h, struct placed *agent,
                         struct doctor_report *report);

@@ -213,8 +213,8 @@ static bool line_is_fault(const char *line)
 }
 
 /*
- * The fault that an answer is, or NULL.  On standard output only the first line behind titles such as
- * "Listsummary:" decides: a note inside a good answer may imitate a fault.
+ * The fault that an answer is, or NULL.  On standard output only the first line behind titles such
+ * as "Listsummary:" decides: a note inside a good answer may imitate a fault.
  */
 static const char *fault_of(const struct host_answer *a)
 {
@@ -246,11 +246,15 @@ static void last_line(const char *text, char *out, size_t room)
     }
 }
 
-/* hostd short of memory or restarting: worth another try.  documented, not seen: the exact statuses. */
+/* hostd short of memory or restarting: worth another try.  documented, not seen: the exact
+ * statuses. */
 static bool is_passing(const struct host_answer *a)
 {
     static const char *const texts[] = {
-        "std::bad_alloc", "Failed to login:", "Connect to localhost failed", "Cannot allocate memory",
+        "std::bad_alloc",
+        "Failed to login:",
+        "Connect to localhost failed",
+        "Cannot allocate memory",
     };
 
     if (a->status == 0 && a->complaint_bytes == 0 && a->out_bytes > 0 &&
@@ -394,9 +398,9 @@ int host_read_file(struct host *h, const char *path, size_t most, struct host_an
     } else {
         last_line(a->complaint, line, sizeof line);
         err_set(e,
-                strstr(line, "No such file") != NULL           ? ERR_NOT_FOUND
+                strstr(line, "No such file") != NULL              ? ERR_NOT_FOUND
                 : strstr(line, "Device or resource busy") != NULL ? ERR_BUSY
-                                                               : ERR_SOURCE,
+                                                                  : ERR_SOURCE,
                 "%s", line[0] != '\0' ? line : "cat failed");
         err_add(e, "%s", path);
     }
@@ -430,7 +434,8 @@ static void read_product(struct host *h, const char *line)
     copy_line(h->product, sizeof h->product, line);
     if (version != NULL) {
         version += 5;
-        snprintf(h->version, sizeof h->version, "%.*s", (int)strspn(version, "0123456789."), version);
+        snprintf(h->version, sizeof h->version, "%.*s", (int)strspn(version, "0123456789."),
+                 version);
         h->version_major = (unsigned)strtoul(h->version, NULL, 10);
     }
     if (build != NULL) {
@@ -491,10 +496,11 @@ int host_identify(struct host *h, struct err *e)
         return -1;
     if (!starts(a.out, "VMkernel\n") || a.status != 0) {
         host_answer_free(&a);
-        return err_set(e, ERR_UNSUPPORTED,
-                       "what answers at %s is no ESXi shell; enable it on the host (Troubleshooting "
-                       "Options in its console, or the services TSM and TSM-SSH) and log in as root",
-                       h->address);
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "what answers at %s is no ESXi shell; enable it on the host (Troubleshooting "
+            "Options in its console, or the services TSM and TSM-SSH) and log in as root",
+            h->address);
     }
     line = next_line(a.out);
     if (line != NULL)
@@ -504,7 +510,8 @@ int host_identify(struct host *h, struct err *e)
         copy_line(h->level, sizeof h->level, line);
     host_answer_free(&a);
     if (h->version_major == 0)
-        return err_set(e, ERR_UNSUPPORTED, "the host does not tell its version: \"%s\"", h->product);
+        return err_set(e, ERR_UNSUPPORTED, "the host does not tell its version: \"%s\"",
+                       h->product);
     if (read_uuid(h, e) != 0)
         return -1;
     return host_booted(h, &h->booted, e);

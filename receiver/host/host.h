@@ -3,10 +3,11 @@
  * folder works through struct host; it borrows an open transport and never closes it.
  *
  * vim-cmd costs about 23 MB on the host for each call and falls over when several run at once, so
- * calls are serialised here, and the failures of a busy hostd are tried three times with a back-off.
- * Other commands run as they come.
+ * calls are serialised here, and the failures of a busy hostd are tried three times with a
+ * back-off. Other commands run as they come.
  *
- * Names of VMs, files and snapshots are raw bytes everywhere, in error texts too; who prints escapes.
+ * Names of VMs, files and snapshots are raw bytes everywhere, in error texts too; who prints
+ * escapes.
  *
  * The error object must be given everywhere: decisions look at its code.
  *
@@ -26,9 +27,9 @@ struct err;
 struct transport;
 
 enum {
-    HOST_ANSWER_MAX = 4 << 20,      /* bytes of standard output that are accepted of one command */
-    HOST_COMPLAINT_MAX = 64 << 10,  /* the same of standard error */
-    HOST_COMMAND_MAX = 128 << 10,   /* bytes of a command line */
+    HOST_ANSWER_MAX = 4 << 20,     /* bytes of standard output that are accepted of one command */
+    HOST_COMPLAINT_MAX = 64 << 10, /* the same of standard error */
+    HOST_COMMAND_MAX = 128 << 10,  /* bytes of a command line */
     HOST_TRIES = 3,
 };
 #define HOST_COMMAND_MS UINT64_C(120000) /* for commands that only look */
@@ -36,7 +37,7 @@ enum {
 /* What depends on time; tests put their own here. */
 struct host_hooks {
     void *context;
-    uint64_t (*clock_ms)(void *context); /* runs only forward */
+    uint64_t (*clock_ms)(void *context);  /* runs only forward */
     int64_t (*wall_clock)(void *context); /* seconds since 1970 */
     void (*pause)(void *context, uint64_t ms);
     bool (*stop)(void *context); /* the user asked us to end */
@@ -45,7 +46,7 @@ struct host_hooks {
 struct host {
     struct transport *transport; /* replaced by the owner after a reconnect: host_rebind */
     struct host_hooks hooks;
-    pthread_mutex_t vim_lock;    /* guards: one vim-cmd at a time */
+    pthread_mutex_t vim_lock; /* guards: one vim-cmd at a time */
     /* Where we are logged in, for the journal and for messages; borrowed. */
     const char *address;
     unsigned port;
@@ -57,10 +58,11 @@ struct host {
     char version[32];  /* "8.0.2" */
     unsigned version_major;
     char build[32];
-    int64_t booted;    /* by our clock; to notice a reboot compare with host_booted */
+    int64_t booted; /* by our clock; to notice a reboot compare with host_booted */
 };
 
-/* hooks, or any of its functions, may be NULL: the real ones are taken.  address and user are borrowed. */
+/* hooks, or any of its functions, may be NULL: the real ones are taken.  address and user are
+ * borrowed. */
 int host_init(struct host *h, struct transport *transport, const char *address, unsigned port,
               const char *user, const struct host_hooks *hooks, struct err *e);
 void host_end(struct host *h);
@@ -69,8 +71,8 @@ void host_end(struct host *h);
 void host_rebind(struct host *h, struct transport *transport);
 
 /*
- * Version, UUID and boot time.  ERR_UNSUPPORTED: what answers is no ESXi shell; the text says how to
- * enable it.  Then ERR_NETWORK, ERR_SYSTEM, ERR_LIMIT as transport_run.
+ * Version, UUID and boot time.  ERR_UNSUPPORTED: what answers is no ESXi shell; the text says how
+ * to enable it.  Then ERR_NETWORK, ERR_SYSTEM, ERR_LIMIT as transport_run.
  */
 int host_identify(struct host *h, struct err *e);
 
@@ -108,8 +110,8 @@ int host_call(struct host *h, struct host_answer *a, uint64_t timeout_ms, struct
  *   ERR_NOT_FOUND   the VM, snapshot or task is gone (ManagedObjectNotFound, NotFound)
  *   ERR_BUSY        another task is in progress; or hostd stayed busy (os is EAGAIN then)
  *   ERR_SOURCE      any other fault; the text is the host's own message
- * then ERR_NETWORK, ERR_LIMIT, ERR_CORRUPT, ERR_SYSTEM, ERR_STOPPED.  a->status is valid whenever the
- * command ended; the answer is kept for callers that look closer.
+ * then ERR_NETWORK, ERR_LIMIT, ERR_CORRUPT, ERR_SYSTEM, ERR_STOPPED.  a->status is valid whenever
+ * the command ended; the answer is kept for callers that look closer.
  */
 int host_vim(struct host *h, struct host_answer *a, uint64_t timeout_ms, struct err *e, ...)
     __attribute__((sentinel));
@@ -129,8 +131,8 @@ int host_read_file(struct host *h, const char *path, size_t most, struct host_an
 int host_check_stop(struct host *h, struct err *e);
 
 /*
- * An answer that cannot be read is the host's failure: ERR_CORRUPT and ERR_FORMAT of the readers become
- * ERR_SOURCE, so that nobody takes them for damage of a store.  Returns -1.
+ * An answer that cannot be read is the host's failure: ERR_CORRUPT and ERR_FORMAT of the readers
+ * become ERR_SOURCE, so that nobody takes them for damage of a store.  Returns -1.
  */
 int host_unreadable(struct err *e);
 

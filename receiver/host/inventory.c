@@ -257,10 +257,11 @@ int host_vm_same(struct host *h, const struct vm *vm, struct err *e)
     same = now.connected && strcmp(now.vmx, vm->vmx) == 0 &&
            strcmp(now.instance_uuid, vm->instance_uuid) == 0 && strcmp(now.uuid, vm->uuid) == 0;
     vm_free(&now);
-    return same ? 0
-                : err_set(e, ERR_SOURCE,
-                          "VM %u is not the one that it was: it was moved, registered anew, or lost",
-                          vm->vmid);
+    return same
+               ? 0
+               : err_set(e, ERR_SOURCE,
+                         "VM %u is not the one that it was: it was moved, registered anew, or lost",
+                         vm->vmid);
 }
 
 int host_vm_find(struct host *h, const char *vmx, const char *instance_uuid, struct vm *out,

@@ -1,6 +1,6 @@
 /*
- * The virtual machines of a host.  Ids come from getallvms, everything else from get.summary and its
- * like for each id; a VM that vanishes meanwhile is left out.
+ * The virtual machines of a host.  Ids come from getallvms, everything else from get.summary and
+ * its like for each id; a VM that vanishes meanwhile is left out.
  */
 #ifndef RECEIVER_HOST_INVENTORY_H
 #define RECEIVER_HOST_INVENTORY_H
@@ -23,28 +23,28 @@ enum vm_power { VM_OFF, VM_ON, VM_SUSPENDED };
 enum vm_tracking { VM_TRACKING_UNKNOWN, VM_TRACKING_OFF, VM_TRACKING_ON };
 
 enum vm_disk_kind {
-    VM_DISK_FILE,         /* a file chain on a datastore */
+    VM_DISK_FILE, /* a file chain on a datastore */
     VM_DISK_RDM_VIRTUAL,
     VM_DISK_RDM_PHYSICAL,
-    VM_DISK_OTHER,        /* backing that is no file we know: see backing */
+    VM_DISK_OTHER, /* backing that is no file we know: see backing */
 };
 
 struct vm_disk {
-    char slot[16];           /* "scsi0:0"; also ide, sata, nvme */
-    uint64_t key;            /* VMware's device key */
-    char *label;             /* "Hard disk 1" */
+    char slot[16]; /* "scsi0:0"; also ide, sata, nvme */
+    uint64_t key;  /* VMware's device key */
+    char *label;   /* "Hard disk 1" */
     uint64_t capacity_bytes;
     enum vm_disk_kind kind;
-    char *backing;           /* the type's name, "FlatVer2" */
-    char *file;              /* descriptor of the leaf, "[ds] a/a.vmdk" */
-    char **parents;          /* descriptors below it, nearest first */
+    char *backing;  /* the type's name, "FlatVer2" */
+    char *file;     /* descriptor of the leaf, "[ds] a/a.vmdk" */
+    char **parents; /* descriptors below it, nearest first */
     size_t parent_count;
-    bool independent;        /* not part of snapshots */
+    bool independent; /* not part of snapshots */
     bool nonpersistent;
-    bool shared;             /* multi-writer */
+    bool shared; /* multi-writer */
     bool thin;
-    char uuid[48];           /* as VMware prints it, "6000C293-…"; "" when missing */
-    char change_id[80];      /* "" when there is none */
+    char uuid[48];      /* as VMware prints it, "6000C293-…"; "" when missing */
+    char change_id[80]; /* "" when there is none */
 };
 
 struct vm_disks {
@@ -54,20 +54,20 @@ struct vm_disks {
 
 struct vm {
     unsigned vmid;
-    char *name;     /* raw bytes as vim-cmd prints them: a slash is %2f */
-    char *vmx;      /* "[ds] d/d.vmx" */
-    char *guest;    /* guestFullName or guestId; "" when unknown */
+    char *name;  /* raw bytes as vim-cmd prints them: a slash is %2f */
+    char *vmx;   /* "[ds] d/d.vmx" */
+    char *guest; /* guestFullName or guestId; "" when unknown */
     char *guest_id;
-    char uuid[40];          /* BIOS */
+    char uuid[40]; /* BIOS */
     char instance_uuid[40];
     enum vm_power power;
     unsigned cpus;
     uint64_t memory_bytes;
-    uint64_t committed_bytes;   /* storage that its files take */
+    uint64_t committed_bytes; /* storage that its files take */
     uint64_t uncommitted_bytes;
     bool is_template;
-    bool connected;            /* false: invalid, inaccessible, orphaned… */
-    char connection[24];       /* "connected" */
+    bool connected;      /* false: invalid, inaccessible, orphaned… */
+    char connection[24]; /* "connected" */
     bool consolidation_needed;
     bool question_pending;
     /* Filled by host_vm_details. */
@@ -116,11 +116,17 @@ int host_vm_find(struct host *h, const char *vmx, const char *instance_uuid, str
                  struct err *e);
 
 /* Files that define a VM: configuration, and descriptors of disks; never data, swap or logs. */
-enum vm_file_kind { VM_FILE_VMX, VM_FILE_NVRAM, VM_FILE_VMXF, VM_FILE_VMSD, VM_FILE_DESCRIPTOR,
-                    VM_FILE_OTHER };
+enum vm_file_kind {
+    VM_FILE_VMX,
+    VM_FILE_NVRAM,
+    VM_FILE_VMXF,
+    VM_FILE_VMSD,
+    VM_FILE_DESCRIPTOR,
+    VM_FILE_OTHER
+};
 struct vm_file {
     enum vm_file_kind kind;
-    char *path;   /* "[ds] a/a.nvram" */
+    char *path; /* "[ds] a/a.nvram" */
 };
 struct vm_files {
     struct vm_file *items;
@@ -141,12 +147,12 @@ int vm_select(const struct vm_list *l, const char *operand, size_t *picked, size
 bool vm_name_fits(const char *name, const char *pattern);
 
 /* Words of the JSON output. */
-const char *vm_power_name(enum vm_power power);       /* "on", "off", "suspended" */
-const char *vm_tracking_name(enum vm_tracking t);     /* "on", "off", "unknown" */
+const char *vm_power_name(enum vm_power power);   /* "on", "off", "suspended" */
+const char *vm_tracking_name(enum vm_tracking t); /* "on", "off", "unknown" */
 
 /* For tests and for whoever has the text already. */
-int inventory_read_ids(const char *text, unsigned **ids, size_t *count, struct vm_problem **problems,
-                       size_t *problem_count, struct err *e);
+int inventory_read_ids(const char *text, unsigned **ids, size_t *count,
+                       struct vm_problem **problems, size_t *problem_count, struct err *e);
 int inventory_read_summary(const char *text, size_t bytes, unsigned vmid, struct vm *out,
                            struct err *e);
 int inventory_read_disks(const char *text, size_t bytes, struct vm_disks *out, struct err *e);

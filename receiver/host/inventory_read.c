@@ -65,8 +65,8 @@ static bool row_is_whole(const char *row, size_t bytes)
 }
 
 /*
- * Might this line be the start of a row whose name holds a newline?  The id column is 7 wide.  Such a
- * line only costs a question: get.summary tells whether the id means anything.
+ * Might this line be the start of a row whose name holds a newline?  The id column is 7 wide.  Such
+ * a line only costs a question: get.summary tells whether the id means anything.
  */
 static bool row_is_weak(const char *line, size_t bytes, size_t digits)
 {
@@ -111,8 +111,8 @@ static int add_problem(struct vm_problem **problems, size_t *count, unsigned id,
     return 0;
 }
 
-int inventory_read_ids(const char *text, unsigned **ids, size_t *count, struct vm_problem **problems,
-                       size_t *problem_count, struct err *e)
+int inventory_read_ids(const char *text, unsigned **ids, size_t *count,
+                       struct vm_problem **problems, size_t *problem_count, struct err *e)
 {
     static const char invalid[] = "Skipping invalid VM '";
     bool header = false;
@@ -226,7 +226,8 @@ static int fill_summary(const struct vimnode *root, unsigned vmid, struct vm *ou
         return 0; /* the rest may be missing; it is reported, not used */
     if (out->name[0] == '\0' || strlen(out->name) > NAME_BYTES_MAX || !path_is_plausible(out->vmx))
         return err_set(e, ERR_CORRUPT, "the VM has no usable name or path");
-    if (keep_short(out->uuid, sizeof out->uuid, vimnode_text(root, "config.uuid"), "UUID", e) != 0 ||
+    if (keep_short(out->uuid, sizeof out->uuid, vimnode_text(root, "config.uuid"), "UUID", e) !=
+            0 ||
         keep_short(out->instance_uuid, sizeof out->instance_uuid,
                    vimnode_text(root, "config.instanceUuid"), "instance UUID", e) != 0 ||
         read_power(vimnode_text(root, "runtime.powerState"), &out->power, e) != 0)
@@ -273,10 +274,10 @@ static const char *controller_word(const char *type)
     static const struct {
         const char *part, *word;
     } words[] = {
-        { "IDEController", "ide" },        { "AHCIController", "sata" },
-        { "SATAController", "sata" },      { "NVMEController", "nvme" },
-        { "LsiLogic", "scsi" },            { "BusLogicController", "scsi" },
-        { "ParaVirtualSCSI", "scsi" },     { "SCSIController", "scsi" },
+        { "IDEController", "ide" },    { "AHCIController", "sata" },
+        { "SATAController", "sata" },  { "NVMEController", "nvme" },
+        { "LsiLogic", "scsi" },        { "BusLogicController", "scsi" },
+        { "ParaVirtualSCSI", "scsi" }, { "SCSIController", "scsi" },
     };
 
     for (size_t i = 0; i < ARRAY_COUNT(words); i++)
@@ -305,7 +306,8 @@ static int read_slot(const struct vimnode *devices, const struct vimnode *disk, 
     if (!vimnode_u64(disk, "controllerKey", &key) || !vimnode_u64(disk, "unitNumber", &unit))
         return err_set(e, ERR_CORRUPT, "a disk of the VM has no controller or unit");
     controller = controller_with_key(devices, key);
-    if (controller == NULL || !vimnode_u64(controller, "busNumber", &bus) || bus > 255 || unit > 255)
+    if (controller == NULL || !vimnode_u64(controller, "busNumber", &bus) || bus > 255 ||
+        unit > 255)
         return err_set(e, ERR_CORRUPT, "a disk of the VM hangs on no known controller");
     snprintf(out->slot, sizeof out->slot, "%s%u:%u", controller_word(controller->type),
              (unsigned)bus, (unsigned)unit);
@@ -347,7 +349,8 @@ static int read_parents(const struct vimnode *backing, struct vm_disk *out, stru
 {
     const struct vimnode *parent = vimnode_at(backing, "parent");
 
-    for (; parent != NULL && parent->kind == VIMNODE_OBJECT; parent = vimnode_at(parent, "parent")) {
+    for (; parent != NULL && parent->kind == VIMNODE_OBJECT;
+         parent = vimnode_at(parent, "parent")) {
         const char *file = vimnode_text(parent, "fileName");
         char **more;
 

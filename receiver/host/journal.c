@@ -63,16 +63,27 @@ static const struct field {
     const char *key;
     enum field_type type;
     size_t offset;
-    size_t room;               /* of texts */
-    const char *const *words;  /* of words: an enum by name */
+    size_t room;              /* of texts */
+    const char *const *words; /* of words: an enum by name */
     size_t word_count;
 } fields[] = {
-#define TEXT(name) { #name, FIELD_TEXT, offsetof(struct journal_entry, name), \
-                     sizeof((struct journal_entry *)0)->name, NULL, 0 }
-#define NUMBER(name) { #name, FIELD_UNSIGNED, offsetof(struct journal_entry, name), 0, NULL, 0 }
-#define TIME(name) { #name, FIELD_TIME, offsetof(struct journal_entry, name), 0, NULL, 0 }
-#define WORD(name, list) { #name, FIELD_WORD, offsetof(struct journal_entry, name), 0, list, \
-                           ARRAY_COUNT(list) }
+#define TEXT(name)                                                                                 \
+    {                                                                                              \
+#name, FIELD_TEXT, offsetof(struct journal_entry, name),                                   \
+            sizeof((struct journal_entry *)0)->name, NULL, 0                                       \
+    }
+#define NUMBER(name)                                                                               \
+    {                                                                                              \
+#name, FIELD_UNSIGNED, offsetof(struct journal_entry, name), 0, NULL, 0                    \
+    }
+#define TIME(name)                                                                                 \
+    {                                                                                              \
+#name, FIELD_TIME, offsetof(struct journal_entry, name), 0, NULL, 0                        \
+    }
+#define WORD(name, list)                                                                           \
+    {                                                                                              \
+#name, FIELD_WORD, offsetof(struct journal_entry, name), 0, list, ARRAY_COUNT(list)        \
+    }
     WORD(kind, kind_names),
     WORD(state, state_names),
     TEXT(token),
@@ -437,8 +448,8 @@ static int write_entry(struct journal *j, const struct journal_entry *entry, enu
 }
 
 /*
- * Remove what crashes left: temporaries, and lock files without an entry.  Only when nobody else is at
- * work here just now; otherwise another time.
+ * Remove what crashes left: temporaries, and lock files without an entry.  Only when nobody else is
+ * at work here just now; otherwise another time.
  */
 static void sweep(struct journal *j)
 {

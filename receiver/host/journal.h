@@ -4,9 +4,9 @@
  *
  *     INTENT -> CREATED -> READING -> REMOVING -> GONE (the entry's file is removed)
  *
- * Entries are files of key=value lines in STATE/journal, named by their token.  The process that works
- * on an entry holds a lock on it; the kernel drops the lock with its process, so an entry that can be
- * locked belongs to nobody who lives.
+ * Entries are files of key=value lines in STATE/journal, named by their token.  The process that
+ * works on an entry holds a lock on it; the kernel drops the lock with its process, so an entry
+ * that can be locked belongs to nobody who lives.
  *
  * Threads: a journal may be used by several; a ticket by one at a time.
  */
@@ -58,9 +58,9 @@ struct journal_entry {
     char vm_uuid[40]; /* instance UUID */
     char vmx[JOURNAL_TEXT_MAX];
     unsigned vmid;
-    unsigned snapshot_id; /* from CREATED on; 0: not known */
+    unsigned snapshot_id;         /* from CREATED on; 0: not known */
     char store[JOURNAL_TEXT_MAX]; /* what a kept snapshot is for; "" otherwise */
-    int64_t expires;      /* a kept snapshot must be gone by then; 0 otherwise */
+    int64_t expires;              /* a kept snapshot must be gone by then; 0 otherwise */
     /* JOURNAL_AGENT */
     char folder[JOURNAL_TEXT_MAX]; /* absolute path on the host */
     struct journal_file files[JOURNAL_FILES_MAX];
@@ -79,8 +79,9 @@ const char *journal_install_id(const struct journal *j);
 int journal_token(char out[JOURNAL_TOKEN_ROOM], struct err *e);
 
 /*
- * Write the intention, durably, and lock it.  entry->token, install_id, created, changed and state are
- * filled in here.  After 0 the deed may be done; *out is freed by journal_done or journal_leave.
+ * Write the intention, durably, and lock it.  entry->token, install_id, created, changed and state
+ * are filled in here.  After 0 the deed may be done; *out is freed by journal_done or
+ * journal_leave.
  */
 int journal_begin(struct journal *j, struct journal_entry *entry, int64_t now,
                   struct journal_ticket **out, struct err *e);

@@ -40,7 +40,8 @@ static bool take_number(struct reader *r, uint64_t *out)
 
     skip_blanks(r);
     for (start = r->at; r->at < r->end && *r->at >= '0' && *r->at <= '9'; r->at++)
-        if (!checked_mul(value, 10, &value) || !checked_add(value, (uint64_t)(*r->at - '0'), &value))
+        if (!checked_mul(value, 10, &value) ||
+            !checked_add(value, (uint64_t)(*r->at - '0'), &value))
             return false;
     *out = value;
     return r->at > start;

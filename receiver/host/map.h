@@ -1,7 +1,7 @@
 /*
  * The extent map that `vmkfstools -t 0` prints.  It is used only if it parses wholly: adjacent,
- * ascending, without a gap, and exactly as long as the disk.  A map is a hint that is sampled, since
- * a wrong one would turn data into zeros.
+ * ascending, without a gap, and exactly as long as the disk.  A map is a hint that is sampled,
+ * since a wrong one would turn data into zeros.
  */
 #ifndef RECEIVER_HOST_MAP_H
 #define RECEIVER_HOST_MAP_H
@@ -28,7 +28,8 @@ int disk_map_read(struct disk_map *out, const char *text, size_t bytes, uint64_t
                   struct err *e);
 void disk_map_free(struct disk_map *m);
 
-/* Ask the host for the map of a descriptor.  Failures are no reason to stop: read everything then. */
+/* Ask the host for the map of a descriptor.  Failures are no reason to stop: read everything then.
+ */
 int disk_map_fetch(struct host *h, const char *descriptor_path, uint64_t capacity_bytes,
                    struct disk_map *out, struct err *e);
 

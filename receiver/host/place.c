@@ -343,27 +343,34 @@ enum place_outcome place_judge_start(int status, const char *complaint, char *re
 
     first_line(complaint, line, sizeof line);
     if (strstr(complaint, "Operation not permitted") != NULL) {
-        snprintf(reason, room,
-                 "the host runs only programs that are part of ESXi (setting "
-                 "/User/execInstalledOnly) and refused the agent: \"%s\". The disks are read by dd "
-                 "over SSH instead, which is slower and gives the same result; --allow-exec will lift "
-                 "the setting for the time of a run and put it back afterwards", line);
+        snprintf(
+            reason, room,
+            "the host runs only programs that are part of ESXi (setting "
+            "/User/execInstalledOnly) and refused the agent: \"%s\". The disks are read by dd "
+            "over SSH instead, which is slower and gives the same result; --allow-exec will lift "
+            "the setting for the time of a run and put it back afterwards",
+            line);
         return PLACE_REFUSED;
     }
     if (strstr(complaint, "Permission denied") != NULL)
         snprintf(reason, room,
                  "the host may not run the agent from this folder: \"%s\" (a datastore mounted "
                  "without the right to execute, or NFS with root_squash); name another with "
-                 "--agent-dir", line);
+                 "--agent-dir",
+                 line);
     else if (strstr(complaint, "Exec format error") != NULL ||
-             strstr(complaint, "cannot execute") != NULL || strstr(complaint, "syntax error") != NULL)
-        snprintf(reason, room, "the agent is not made for this host: \"%s\"; give another with "
-                               "--agent-file", line);
+             strstr(complaint, "cannot execute") != NULL ||
+             strstr(complaint, "syntax error") != NULL)
+        snprintf(reason, room,
+                 "the agent is not made for this host: \"%s\"; give another with "
+                 "--agent-file",
+                 line);
     else if (status == 127)
         snprintf(reason, room, "the host cannot start the agent: \"%s\"", line);
     else
-        snprintf(reason, room, "the agent does not work on this host: it ended with status %d, \"%s\"",
-                 status, line);
+        snprintf(reason, room,
+                 "the agent does not work on this host: it ended with status %d, \"%s\"", status,
+                 line);
     return PLACE_UNRUNNABLE;
 }
 
@@ -379,7 +386,8 @@ static int try_start(struct host *h, struct placed *out, bool *elsewhere, struct
         out->outcome = place_judge_start(a.status, a.complaint, out->reason, sizeof out->reason);
     else
         first_line(a.out, out->version, sizeof out->version);
-    *elsewhere = out->outcome == PLACE_UNRUNNABLE && strstr(a.complaint, "Permission denied") != NULL;
+    *elsewhere =
+        out->outcome == PLACE_UNRUNNABLE && strstr(a.complaint, "Permission denied") != NULL;
     host_answer_free(&a);
     return 0;
 }
@@ -445,6 +453,8 @@ out:
         placed_free(out);
     free(agent.data);
     free(list);
+    if (rc != 0 && count > 0 && wish->agent_dir != NULL)
+        err_add(e, "--agent-dir %s", wish->agent_dir); /* the path below it is the host's */
     return rc == 0 ? 0 : err_add(e, "placing the agent");
 }
 
@@ -480,8 +490,8 @@ int place_exec_policy(struct host *h, enum exec_policy *out, struct err *e)
     int runtime, boot;
 
     *out = EXEC_UNKNOWN;
-    if (host_call(h, &a, HOST_COMMAND_MS, e, "/bin/esxcli", "system", "settings", "advanced", "list",
-                  "-o", "/User/execInstalledOnly", NULL) != 0)
+    if (host_call(h, &a, HOST_COMMAND_MS, e, "/bin/esxcli", "system", "settings", "advanced",
+                  "list", "-o", "/User/execInstalledOnly", NULL) != 0)
         return -1;
     runtime = a.status == 0 ? int_value(a.out) : -1; /* before 8.0 there is no such option */
     host_answer_free(&a);

@@ -30,25 +30,25 @@ enum place_outcome {
 
 struct placed {
     enum place_outcome outcome;
-    char reason[480];      /* why not PLACE_READY, with the remedy */
-    char *path;            /* absolute path of the agent; valid while PLACE_READY */
+    char reason[480]; /* why not PLACE_READY, with the remedy */
+    char *path;       /* absolute path of the agent; valid while PLACE_READY */
     char *folder;
-    char version[128];     /* what `agent --version` printed */
+    char version[128]; /* what `agent --version` printed */
     struct journal_ticket *ticket;
 };
 
 struct place_wish {
-    const char *agent_file;  /* local path */
-    const char *agent_dir;   /* --agent-dir "[ds] dir", or NULL */
-    const struct vm *vm;     /* its datastore is taken first; NULL: the one with most room */
+    const char *agent_file; /* local path */
+    const char *agent_dir;  /* --agent-dir "[ds] dir", or NULL */
+    const struct vm *vm;    /* its datastore is taken first; NULL: the one with most room */
     const struct datastore_list *stores;
 };
 
 /*
- * Upload and try.  0 with out->outcome set; when it is not PLACE_READY the files are removed already.
- * -1: ERR_USAGE (no such agent file or datastore), ERR_SPACE (no place with room), ERR_CORRUPT (the
- * hash on the host differs), ERR_NETWORK, ERR_SYSTEM, ERR_CLEANUP; nothing stays on the host, or the
- * journal names it.  *out is freed with place_remove and placed_free.
+ * Upload and try.  0 with out->outcome set; when it is not PLACE_READY the files are removed
+ * already. -1: ERR_USAGE (no such agent file or datastore), ERR_SPACE (no place with room),
+ * ERR_CORRUPT (the hash on the host differs), ERR_NETWORK, ERR_SYSTEM, ERR_CLEANUP; nothing stays
+ * on the host, or the journal names it.  *out is freed with place_remove and placed_free.
  */
 int place_agent(struct host *h, struct journal *j, const struct place_wish *wish,
                 struct placed *out, struct err *e);
@@ -70,7 +70,8 @@ int place_exec_policy(struct host *h, enum exec_policy *out, struct err *e);
 /* SHA-256 of a local file in hex. */
 int place_hash_file(const char *path, char out[65], uint64_t *bytes, struct err *e);
 
-/* Tell why a trial start failed, from its exit status and error text; reason gets the remedy too. */
+/* Tell why a trial start failed, from its exit status and error text; reason gets the remedy too.
+ */
 enum place_outcome place_judge_start(int status, const char *complaint, char *reason, size_t room);
 
 #endif

@@ -91,9 +91,11 @@ static void judge_absent(struct host *h, struct reaped *r, struct journal_ticket
         }
         e->code = ERR_NONE;
         if (task.open || age < REAPER_INTENT_SECONDS) {
-            snprintf(text, sizeof text,
-                     "VM %.100s: a snapshot that was asked for has not appeared; looked for again by "
-                     "the next run or cleanup", entry->vm_name);
+            snprintf(
+                text, sizeof text,
+                "VM %.100s: a snapshot that was asked for has not appeared; looked for again by "
+                "the next run or cleanup",
+                entry->vm_name);
             say(r, REAPED_WAITING, text);
             return;
         }
@@ -115,9 +117,11 @@ static void judge_missing_vm(struct host *h, struct reaped *r, struct journal_ti
         say(r, REAPED_WAITING, text);
         return;
     }
-    snprintf(text, sizeof text,
-             "VM %.80s (%.80s) has been gone for a week; if it was moved, remove the snapshot with %s "
-             "in its name there", entry->vm_name, entry->vmx, entry->token);
+    snprintf(
+        text, sizeof text,
+        "VM %.80s (%.80s) has been gone for a week; if it was moved, remove the snapshot with %s "
+        "in its name there",
+        entry->vm_name, entry->vmx, entry->token);
     close_entry(r, ticket, REAPED_NOTHING, text);
 }
 
@@ -187,8 +191,8 @@ static bool is_wanted(const struct host *h, const struct reaper_options *options
                       const struct journal_entry *entry)
 {
     return strcmp(entry->host_uuid, h->uuid) == 0 &&
-           (options->vm_uuid == NULL || (entry->kind == JOURNAL_SNAPSHOT &&
-                                         strcasecmp(entry->vm_uuid, options->vm_uuid) == 0));
+           (options->vm_uuid == NULL ||
+            (entry->kind == JOURNAL_SNAPSHOT && strcasecmp(entry->vm_uuid, options->vm_uuid) == 0));
 }
 
 int reaper_run(struct host *h, struct journal *j, const struct reaper_options *options,

@@ -1,6 +1,6 @@
 /*
- * Taking back what earlier runs left on a host.  Only what the journal names is touched, and only when
- * the process that wrote it is gone.
+ * Taking back what earlier runs left on a host.  Only what the journal names is touched, and only
+ * when the process that wrote it is gone.
  */
 #ifndef RECEIVER_HOST_REAPER_H
 #define RECEIVER_HOST_REAPER_H
@@ -28,8 +28,8 @@ enum reaped_kind {
 struct reaped {
     enum reaped_kind kind;
     struct journal_entry entry;
-    char text[480];        /* one line for the user */
-    enum err_code code;    /* of REAPED_FAILED */
+    char text[480];     /* one line for the user */
+    enum err_code code; /* of REAPED_FAILED */
 };
 
 struct reaped_list {
@@ -40,14 +40,14 @@ struct reaped_list {
 };
 
 struct reaper_options {
-    bool retained;               /* remove kept snapshots as well (cleanup --retained) */
-    const char *vm_uuid;         /* only entries of this VM; NULL: all of this host */
+    bool retained;       /* remove kept snapshots as well (cleanup --retained) */
+    const char *vm_uuid; /* only entries of this VM; NULL: all of this host */
 };
 
 /*
  * Look at every entry of this host (host_identify was called) and put right what can be put right.
- * One failed entry does not stop the next; the list tells.  0, or -1 when the journal itself cannot be
- * read or the connection is gone; the list then holds what was done until then.
+ * One failed entry does not stop the next; the list tells.  0, or -1 when the journal itself cannot
+ * be read or the connection is gone; the list then holds what was done until then.
  */
 int reaper_run(struct host *h, struct journal *j, const struct reaper_options *options,
                struct reaped_list *out, struct err *e);
@@ -61,7 +61,7 @@ struct leftover {
     char name[96];
     char token[JOURNAL_TOKEN_ROOM];
     enum journal_purpose purpose;
-    bool ours;      /* our install id */
+    bool ours;       /* our install id */
     bool journalled; /* an entry of our journal names it */
     int64_t created; /* the host's clock */
 };
@@ -72,7 +72,8 @@ struct leftover_list {
 int reaper_leftovers(struct host *h, struct journal *j, struct leftover_list *out, struct err *e);
 void leftover_list_free(struct leftover_list *l);
 
-/* cleanup --foreign TOKEN.  ERR_NOT_FOUND when no VM has it; ERR_REFUSED when it is in use by us. */
+/* cleanup --foreign TOKEN.  ERR_NOT_FOUND when no VM has it; ERR_REFUSED when it is in use by us.
+ */
 int reaper_remove_foreign(struct host *h, struct journal *j, const char *token, char *text,
                           size_t room, struct err *e);
 

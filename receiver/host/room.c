@@ -87,9 +87,10 @@ int room_poll(struct host *h, struct room_guard *g, struct err *e)
             if (strcmp(stores.items[k].uuid, s->uuid) == 0)
                 s->free_bytes = stores.items[k].free_bytes;
         if (s->free_bytes < s->needed_bytes / 2)
-            rc = err_set(e, ERR_SPACE,
-                         "datastore %s has only %" PRIu64 " MiB free while our snapshot grows on it",
-                         s->name, s->free_bytes >> 20);
+            rc =
+                err_set(e, ERR_SPACE,
+                        "datastore %s has only %" PRIu64 " MiB free while our snapshot grows on it",
+                        s->name, s->free_bytes >> 20);
     }
     datastore_list_free(&stores);
     return rc;

@@ -16,10 +16,11 @@ struct vm;
 enum { ROOM_PERCENT_DEFAULT = 10, ROOM_STORES_MAX = 64 };
 #define ROOM_BYTES_LEAST (UINT64_C(1) << 30)
 
-/* --min-free: bytes if not 0, else percent of the datastore, but never less than ROOM_BYTES_LEAST. */
+/* --min-free: bytes if not 0, else percent of the datastore, but never less than ROOM_BYTES_LEAST.
+ */
 struct room_rule {
     uint64_t bytes;
-    unsigned percent;         /* 0 with bytes 0: ROOM_PERCENT_DEFAULT */
+    unsigned percent;          /* 0 with bytes 0: ROOM_PERCENT_DEFAULT */
     uint64_t last_delta_bytes; /* what the last run's snapshot grew to; 0 unknown */
 };
 

@@ -29,7 +29,7 @@ struct snapshot_node {
     char *name;
     int64_t created; /* by the host's clock, seconds since 1970; 0: unknown */
     bool quiesced;
-    unsigned depth;     /* 0: a root */
+    unsigned depth; /* 0: a root */
     size_t children;
 };
 struct snapshot_tree {
@@ -58,10 +58,10 @@ void snapshot_tag_write(const struct snapshot_tag *tag, char out[SNAPSHOT_NAME_R
 struct snapshot_wish {
     enum journal_purpose purpose;
     enum snapshot_quiesce quiesce;
-    const char *store;       /* what it is for, shown in the description: "mirror /backup" */
-    int64_t expires;         /* of a kept one; 0 */
-    uint64_t wait_ms;        /* for another task or receiver at work on this VM (--lock-wait) */
-    uint64_t create_ms;      /* for the creation; 0: 20 minutes */
+    const char *store;  /* what it is for, shown in the description: "mirror /backup" */
+    int64_t expires;    /* of a kept one; 0 */
+    uint64_t wait_ms;   /* for another task or receiver at work on this VM (--lock-wait) */
+    uint64_t create_ms; /* for the creation; 0: 20 minutes */
 };
 
 /* Our snapshot. */
@@ -77,14 +77,21 @@ struct snapshot {
     struct snapshot_disk {
         char slot[16];
         char *file; /* "[ds] a/a.vmdk" */
-    } *disks;       /* the VM's disks before; they must come back */
+    } * disks;      /* the VM's disks before; they must come back */
     size_t disk_count;
 };
 
 /*
- * Take a snapshot of vm (with its disks: host_vm_details).  The intention is in the journal before the
- * host hears of it.  When this fails the host holds none of ours, or the entry stays in the journal
- * for the reaper and the text says so.
+ * Wait at most wait_ms until no task and no other run is at work on the VM's snapshots.  ERR_BUSY:
+ * one still is, and the text names it; then host_vim's codes.
+ */
+int snapshot_wait_turn(struct host *h, struct journal *j, const struct vm *vm, uint64_t wait_ms,
+                       struct err *e);
+
+/*
+ * Take a snapshot of vm (with its disks: host_vm_details).  The intention is in the journal before
+ * the host hears of it.  When this fails the host holds none of ours, or the entry stays in the
+ * journal for the reaper and the text says so.
  *
  * 0, or -1:
  *   ERR_BUSY         another task, or another receiver's run, is at work on this VM
@@ -103,11 +110,11 @@ int snapshot_reading(struct host *h, struct snapshot *s, struct err *e);
 int snapshot_check(struct host *h, const struct snapshot *s, struct err *e);
 
 /*
- * Remove it and wait until the host has finished: the task has ended, the tree no longer shows it, no
- * consolidation is needed and the VM's disks are those from before.  Every reader of the disks must
- * have closed them.  Not ended by a stop request.  On success the journal entry is closed.
- * 0, or -1: ERR_CLEANUP (it or its files remain; the entry stays), ERR_BUSY, ERR_NETWORK.
- * s must be freed in every case.
+ * Remove it and wait until the host has finished: the task has ended, the tree no longer shows it,
+ * no consolidation is needed and the VM's disks are those from before.  Every reader of the disks
+ * must have closed them.  Not ended by a stop request.  On success the journal entry is closed. 0,
+ * or -1: ERR_CLEANUP (it or its files remain; the entry stays), ERR_BUSY, ERR_NETWORK. s must be
+ * freed in every case.
  */
 int snapshot_remove(struct host *h, struct snapshot *s, struct err *e);
 
@@ -117,7 +124,8 @@ void snapshot_free(struct snapshot *s);
 /*
  * The same for an entry of the journal whose process is gone: the reaper's tool.  *removed tells
  * whether a snapshot was found and removed; nothing found is 0 as well, and the entry is untouched.
- * 0, or -1: ERR_REFUSED (two of our token, or another id: nothing was done), ERR_CLEANUP, ERR_BUSY, …
+ * 0, or -1: ERR_REFUSED (two of our token, or another id: nothing was done), ERR_CLEANUP, ERR_BUSY,
+ * …
  */
 int snapshot_remove_entry(struct host *h, unsigned vmid, const struct journal_entry *entry,
                           bool *removed, struct err *e);
@@ -130,8 +138,8 @@ int snapshot_remove_foreign(struct host *h, unsigned vmid, const char *token, bo
 struct snapshot_task {
     bool open;         /* one is queued or running */
     uint64_t progress; /* of it, in percent */
-    bool failed;       /* none is open, and the newest one is of the operation asked for and failed */
-    char text[300];    /* why */
+    bool failed;    /* none is open, and the newest one is of the operation asked for and failed */
+    char text[300]; /* why */
 };
 
 /* operation: a part of the task's name, "createSnapshot".  host_vim's codes, ERR_CORRUPT. */

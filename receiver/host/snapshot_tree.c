@@ -9,6 +9,7 @@
 #include "receiver/base/clock.h"
 #include "receiver/host/host.h"
 #include "receiver/host/snapshot.h"
+#include "receiver/host/snapshot_look.h"
 #include "receiver/host/vimdump.h"
 
 enum { NAME_BYTES_MAX = 1024, TASKS_LOOKED_AT = 16 };
@@ -277,7 +278,8 @@ void snapshot_tag_write(const struct snapshot_tag *tag, char out[SNAPSHOT_NAME_R
              journal_purpose_name(tag->purpose), tag->token);
 }
 
-/* "haTask-512-vim.VirtualMachine.createSnapshot-2826" of a reference; NULL when it is none of ours. */
+/* "haTask-512-vim.VirtualMachine.createSnapshot-2826" of a reference; NULL when it is none of ours.
+ */
 static const char *snapshot_task_of(const char *ref)
 {
     static const char *const words[] = { "napshot", "consolidateDisks" };
@@ -370,5 +372,49 @@ int snapshot_task_look(struct host *h, unsigned vmid, const char *operation,
         if (out->open)
             break;
     }
+    return 0;
+}
+
+void snapshot_sight(const struct snapshot_tree *t, const char *token, const char *name,
+                    struct snapshot_sighting *out)
+{
+    *out = (struct snapshot_sighting){ 0 };
+    for (size_t i = 0; i < t->count; i++) {
+        if (strstr(t->items[i].name, token) == NULL)
+            continue;
+        out->count++;
+        out->id = t->items[i].id;
+        out->exact = strcmp(t->items[i].name, name) == 0;
+        out->created = t->items[i].created;
+        out->quiesced = t->items[i].quiesced;
+    }
+}
+
+int snapshot_look(struct host *h, unsigned vmid, const char *token, const char *name,
+                  struct snapshot_sighting *out, struct err *e)
+{
+    struct snapshot_tree t;
+
+    if (snapshot_tree_read(h, vmid, &t, e) != 0)
+        return -1;
+    snapshot_sight(&t, token, name, out);
+    snapshot_tree_free(&t);
+    return 0;
+}
+
+/* Connection gone or asked to end: nothing more can be learnt now. */
+static bool is_final(const struct err *e)
+{
+    return e->code == ERR_NETWORK || e->code == ERR_STOPPED;
+}
+
+int snapshot_look_at_tasks(struct host *h, unsigned vmid, const char *operation,
+                           struct snapshot_task *out, bool *known, struct err *e)
+{
+    *known = snapshot_task_look(h, vmid, operation, out, e) == 0;
+    if (!*known && is_final(e))
+        return -1;
+    if (!*known)
+        *out = (struct snapshot_task){ 0 };
     return 0;
 }

@@ -152,7 +152,8 @@ static size_t without_comma(const struct vimdump *d, size_t start, size_t end)
 }
 
 /* A string from the quote at start on; it may run over lines.  Moves the reader behind it. */
-static int read_string(struct reader *r, struct vimnode *node, size_t start, const struct span *first)
+static int read_string(struct reader *r, struct vimnode *node, size_t start,
+                       const struct span *first)
 {
     struct span s = *first, next;
     size_t lines = 0;

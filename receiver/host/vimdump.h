@@ -1,9 +1,9 @@
 /*
- * The "data object" dumps that vim-cmd prints.  Fields stand on lines of their own, indented by their
- * depth; strings are not escaped, so a name or a note may hold quotes, newlines and lines that look
- * like fields.  Two rules keep such text from being taken for fields: a string ends only at a quote
- * that ends its line and is followed by a line that fits at this depth, and an object that has one
- * field twice is refused.  What cannot be read for certain is an error, never a guess.
+ * The "data object" dumps that vim-cmd prints.  Fields stand on lines of their own, indented by
+ * their depth; strings are not escaped, so a name or a note may hold quotes, newlines and lines
+ * that look like fields.  Two rules keep such text from being taken for fields: a string ends only
+ * at a quote that ends its line and is followed by a line that fits at this depth, and an object
+ * that has one field twice is refused.  What cannot be read for certain is an error, never a guess.
  *
  * Format: seen in captures of ESXi 6.5 to 8.0; `dynamicType` lines are from 5.x.
  */

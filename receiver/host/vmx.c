@@ -151,8 +151,8 @@ void vmx_free(struct vmx *v)
 const char *vmx_get(const struct vmx *v, const char *key)
 {
     struct vmx_line wanted = { .key = (char *)(uintptr_t)key };
-    const struct vmx_line *found = bsearch(&wanted, v->lines, v->count, sizeof *v->lines,
-                                           compare_keys);
+    const struct vmx_line *found =
+        bsearch(&wanted, v->lines, v->count, sizeof *v->lines, compare_keys);
 
     return found == NULL ? NULL : found->value;
 }

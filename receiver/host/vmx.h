@@ -14,7 +14,8 @@ enum { VMX_BYTES_MAX = 1 << 20, VMX_LINES_MAX = 16384 };
 
 struct vmx;
 
-/* 0, or -1: ERR_FORMAT (binary), ERR_CORRUPT (a key twice with two values), ERR_LIMIT, ERR_SYSTEM. */
+/* 0, or -1: ERR_FORMAT (binary), ERR_CORRUPT (a key twice with two values), ERR_LIMIT, ERR_SYSTEM.
+ */
 int vmx_read(struct vmx **out, const char *text, size_t bytes, struct err *e);
 void vmx_free(struct vmx *v); /* NULL is allowed */
 

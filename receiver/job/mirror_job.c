@@ -20,8 +20,8 @@ static bool asked_to_stop(void *context)
 }
 
 /*
- * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what cannot go
- * is said, and stops nothing.  *left tells whether something stays.
+ * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what
+ * cannot go is said, and stops nothing.  *left tells whether something stays.
  */
 static int reap(struct host *h, struct journal *j, const char *vm_uuid, bool *left, struct err *e)
 {
@@ -185,6 +185,9 @@ int mirror_job(const struct mirror_options *options, const struct run_events *ev
     rc = run_vms(options, events, &h, &t, j, out, e);
 
 out:
+    /* A failed login names the host itself; what belongs to one VM is in its result. */
+    if (rc != 0 && host_ready && e->code != ERR_STOPPED)
+        err_add(e, "%s", o->host_name);
     if (host_ready)
         host_end(&h);
     if (t != NULL)

@@ -44,8 +44,12 @@ static void warn(void *context, const char *text)
 static void long_work(void *context, const char *what, uint64_t done, uint64_t total)
 {
     struct work *w = context;
-    struct disk_progress p = { .vm = w->job->vm->name, .disk = "", .what = what,
-                               .done_bytes = done, .total_bytes = total, .ended = done == total };
+    struct disk_progress p = { .vm = w->job->vm->name,
+                               .disk = "",
+                               .what = what,
+                               .done_bytes = done,
+                               .total_bytes = total,
+                               .ended = done == total };
 
     if (w->job->events->progress != NULL)
         w->job->events->progress(w->job->events->context, &p);
@@ -59,17 +63,16 @@ static void step(struct work *w, const char *what)
 
 /* ---- before the snapshot ---- */
 
-static int look(struct work *w, struct err *e)
+static int look_once(struct work *w, struct err *e)
 {
     const struct mirror_vm_job *job = w->job;
 
-    if (!job->vm->connected)
-        return err_set(e, ERR_SOURCE, "the host says it is %s", job->vm->connection);
-    if (host_vm_details(job->host, job->vm, e) != 0 || host_datastores(job->host, &w->stores, e) != 0)
+    vm_read_free(&w->read);
+    datastore_list_free(&w->stores);
+    w->read = (struct vm_read){ 0 };
+    if (host_vm_details(job->host, job->vm, e) != 0 ||
+        host_datastores(job->host, &w->stores, e) != 0)
         return -1;
-    if (job->vm->consolidation_needed)
-        log_warning("%s: its disks need consolidation (snapshot files are left over)", job->vm->name);
-    snprintf(w->store, sizeof w->store, "mirror %s", job->options->dir);
     w->read = (struct vm_read){
         .options = &job->options->run,
         .events = job->events,
@@ -81,6 +84,29 @@ static int look(struct work *w, struct err *e)
         .store = w->store,
     };
     return vm_read_look(&w->read, e);
+}
+
+static int look(struct work *w, struct err *e)
+{
+    const struct mirror_vm_job *job = w->job;
+
+    if (!job->vm->connected)
+        return err_set(e, ERR_SOURCE, "the host says it is %s", job->vm->connection);
+    snprintf(w->store, sizeof w->store, "mirror %s", job->options->dir);
+    if (look_once(w, e) != 0) {
+        if (e->code != ERR_UNSUPPORTED || job->options->run.dry_run)
+            return -1;
+        /* Links that we do not read may be another run's, and gone when it has ended. */
+        if (snapshot_wait_turn(job->host, job->journal, job->vm,
+                               job->options->run.lock_wait_s * 1000, e) != 0)
+            return -1;
+        if (look_once(w, e) != 0)
+            return -1;
+    }
+    if (job->vm->consolidation_needed)
+        log_warning("%s: its disks need consolidation (snapshot files are left over)",
+                    job->vm->name);
+    return 0;
 }
 
 static int open_store(struct work *w, struct err *e)
@@ -104,9 +130,25 @@ static int open_store(struct work *w, struct err *e)
     };
 
     if (job->uuid_shared)
-        log_warning("%s: another VM of this host has the same instance UUID; they are told apart by "
-                    "the place of their configuration files", job->vm->name);
+        log_warning(
+            "%s: another VM of this host has the same instance UUID; they are told apart by "
+            "the place of their configuration files",
+            job->vm->name);
     return mirror_open_vm(&w->mirror, job->options->dir, &vm, o->dry_run, &env, e);
+}
+
+/* Earlier generations go with a lower --keep: a person at a terminal may say so. */
+static bool agrees_to_keep_fewer(struct work *w)
+{
+    const struct mirror_options *o = w->job->options;
+    char question[MIRROR_TEXT_MAX + 200];
+
+    if (o->run.ask == NULL)
+        return false;
+    snprintf(question, sizeof question,
+             "%s keeps %u earlier generations; with --keep %" PRIu32 " older ones are lost. Go on?",
+             w->job->vm->name, mirror_keep(w->mirror), o->keep);
+    return o->run.ask(o->run.ask_context, question) == 1;
 }
 
 static int begin_run(struct work *w, struct err *e)
@@ -136,6 +178,8 @@ static int begin_run(struct work *w, struct err *e)
         };
     }
     w->first = mirror_newest(w->mirror) == 0;
+    if (o->keep_given && o->keep < mirror_keep(w->mirror) && !options.keep_lower && !o->run.dry_run)
+        options.keep_lower = agrees_to_keep_fewer(w);
     rc = mirror_run_begin(&w->run, w->mirror, &options, disks, count, e);
     free(disks);
     return rc;
@@ -157,9 +201,9 @@ static void tell_plan(struct work *w)
             snprintf(line, sizeof line, "%s: %s, %s%s, changes by %s", d->slot,
                      size_text(size, d->capacity_bytes),
                      w->read.way == CHAIN_DIRECTLY ? "read as it is" : "read below a snapshot",
-                     w->read.read_path == READ_PATH_SSH_DD    ? " with dd over SSH"
-                     : w->read.read_path == READ_PATH_AGENT   ? " by the agent"
-                                                              : "",
+                     w->read.read_path == READ_PATH_SSH_DD  ? " with dd over SSH"
+                     : w->read.read_path == READ_PATH_AGENT ? " by the agent"
+                                                            : "",
                      w->first || o->full ? "nothing: all is sent" : "digests");
         if (w->job->events->plan != NULL)
             w->job->events->plan(w->job->events->context, w->job->vm->name, line);
@@ -192,7 +236,8 @@ static void close_sinks(struct work *w)
     w->sinks = NULL;
 }
 
-/* Bytes on the data channel.  What `dd` prints crosses it as it is, for the plan and for samples. */
+/* Bytes on the data channel.  What `dd` prints crosses it as it is, for the plan and for samples.
+ */
 static uint64_t sent_bytes(const struct work *w, const struct transfer_disk *t)
 {
     return w->read.read_path == READ_PATH_SSH_DD ? t->totals.read_bytes + t->totals.sampled_bytes
@@ -321,7 +366,8 @@ static void complete(struct work *w)
     step(w, "updating the images");
     if (mirror_run_apply(w->run, &e) != 0) {
         log_warning("%s: the generation is safe, but the images are not updated yet: %s; the next "
-                    "command on this mirror finishes it", w->job->vm->name, e.text);
+                    "command on this mirror finishes it",
+                    w->job->vm->name, e.text);
         if (e.code == ERR_SPACE || e.code == ERR_CORRUPT)
             w->result->why = e;
         return;
@@ -357,10 +403,12 @@ static int run(struct work *w, struct err *e)
     /* The snapshot goes whatever came out, and before the images are touched: its life is short. */
     if (vm_read_release(&w->read, &why) != 0) {
         w->result->cleanup_left = true;
-        log_warning("%s: something of this run is left on the host: %s; `vmferry cleanup` takes it "
-                    "away", job->vm->name, why.text);
+        err_add(&why,
+                "something of this run is left on the host (`vmferry cleanup` takes it away)");
         if (rc == 0)
-            w->result->why = why;
+            w->result->why = why; /* the report shows it */
+        else
+            log_warning("%s: %s", job->vm->name, why.text);
     }
     fill_disks(w);
     if (rc == 0)

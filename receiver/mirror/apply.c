@@ -1,6 +1,6 @@
 /*
- * A committed refresh becomes the content of the images: steps 4 and 5 of FORMAT.md 6.  All of it can
- * be repeated from the start after a crash at any point, without the host, from files alone.
+ * A committed refresh becomes the content of the images: steps 4 and 5 of FORMAT.md 6.  All of it
+ * can be repeated from the start after a crash at any point, without the host, from files alone.
  */
 #include <assert.h>
 #include <errno.h>
@@ -66,7 +66,8 @@ struct redo {
     uint64_t damaged;
 };
 
-static int apply_entry(struct store *s, struct redo *r, const struct manifest_disk *d, struct err *e)
+static int apply_entry(struct store *s, struct redo *r, const struct manifest_disk *d,
+                       struct err *e)
 {
     const struct patch_entry *n = &r->index.entry;
     uint64_t at = n->block * d->block_bytes;
@@ -81,7 +82,7 @@ static int apply_entry(struct store *s, struct redo *r, const struct manifest_di
     if (patch_payload(r->blocks_fd, n, &d->secret, bytes, &r->room, e) == 0) {
         if (io_pwrite_all(r->image_fd, r->room.plain, bytes, at, e) != 0)
             return -1;
-    } else if (e->code != ERR_CORRUPT || !s->salvage) {
+    } else if (e->code != ERR_CORRUPT || !s->for_run) {
         return err_add(e, "redo-%" PRIu64 ".blocks", d->number);
     } else {
         r->damaged++; /* its digest shows the next reader that the image does not have it */
@@ -95,8 +96,7 @@ static int open_redo(struct store *s, const struct manifest *c, const struct man
 {
     char index[LAYOUT_NAME_ROOM], blocks[LAYOUT_NAME_ROOM];
     static const struct digest none;
-    struct patch_head head =
-        store_head(s, PATCH_REDO, d, c->number - 1, d->capacity_bytes, &none);
+    struct patch_head head = store_head(s, PATCH_REDO, d, c->number - 1, d->capacity_bytes, &none);
     uint64_t index_bytes = PATCH_HEAD_BYTES + d->redo.entries * PATCH_ENTRY_BYTES;
     uint8_t hash[PATCH_HASH_BYTES];
 
@@ -126,12 +126,10 @@ static int set_lengths(struct redo *r, const struct manifest_disk *d, struct err
 static int apply_redo(struct store *s, const struct manifest *c, const struct manifest_disk *d,
                       struct err *e)
 {
-    struct redo r = { .image_fd = -1,
-                      .blocks_fd = -1,
-                      .digests = { .fd = -1 },
-                      .index = PATCH_CURSOR_EMPTY };
+    struct redo r = {
+        .image_fd = -1, .blocks_fd = -1, .digests = { .fd = -1 }, .index = PATCH_CURSOR_EMPTY
+    };
     char hold[LAYOUT_NAME_ROOM], digests[LAYOUT_NAME_ROOM];
-    uint64_t last = 0;
     int rc = -1;
 
     hold_name(hold, d);
@@ -149,8 +147,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     while (r.index.have) {
         if (apply_entry(s, &r, d, e) != 0)
             goto out;
-        last = r.index.entry.block * d->block_bytes;
-        env_progress(&s->env, d->file, last, d->capacity_bytes);
+        env_progress(&s->env, d->file, r.index.entry.block * d->block_bytes, d->capacity_bytes);
         if (patch_step(&r.index, e) != 0) {
             err_add(e, "redo-%" PRIu64 ".index", d->number);
             goto out;
@@ -159,9 +156,11 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     if (digest_writer_flush(&r.digests, e) != 0 || io_sync(r.image_fd, e) != 0 ||
         io_sync(r.digests.fd, e) != 0)
         goto out;
-    rc = r.damaged == 0 ? 0
-                        : err_set(e, ERR_CORRUPT, "redo-%" PRIu64 ".blocks: %" PRIu64
-                                  " blocks are damaged", d->number, r.damaged);
+    env_progress(&s->env, d->file, d->capacity_bytes, d->capacity_bytes);
+    rc = r.damaged == 0
+             ? 0
+             : err_set(e, ERR_CORRUPT, "redo-%" PRIu64 ".blocks: %" PRIu64 " blocks are damaged",
+                       d->number, r.damaged);
 
 out:
     io_drop(&r.digests.fd);
@@ -354,8 +353,8 @@ static int note_stats(struct store *s, struct manifest *c, struct err *e)
             continue;
         }
         image_stat_of(&now, &st);
-        if (d->state == DISK_READ || (changes_name(d) ? same_but_ctime(&d->stat, &now)
-                                                      : image_stat_equal(&d->stat, &now)))
+        if (d->state == DISK_READ ||
+            (changes_name(d) ? same_but_ctime(&d->stat, &now) : image_stat_equal(&d->stat, &now)))
             d->stat = now;
         else
             d->stat = untrusted;
@@ -407,7 +406,7 @@ static int apply_redos(struct store *s, struct manifest *c, struct err *e)
 
         if (!d->redo.there || apply_redo(s, c, d, e) == 0)
             continue;
-        if (!s->salvage || (e->code != ERR_CORRUPT && e->code != ERR_NOT_FOUND))
+        if (!s->for_run || (e->code != ERR_CORRUPT && e->code != ERR_NOT_FOUND))
             return -1;
         env_warn(&s->env, "%s: %s; the image is read and brought up to date by this run", s->path,
                  e->text);

@@ -79,6 +79,7 @@ static int digest_image(struct run_disk *d, int image_fd, struct digest_writer *
         if (!digest_is_zero(&is) && digest_put(w, b, &is, e) != 0)
             goto out;
     }
+    env_progress(&d->m->store.env, d->base->file, d->old.capacity_bytes, d->old.capacity_bytes);
     rc = digest_writer_flush(w, e);
 
 out:
@@ -137,8 +138,8 @@ static int array_is_good(struct run_disk *d, int digests_fd, struct err *e)
         return err_sys(e, "looking at the digests");
     if ((uint64_t)s.st_size != shape_blocks(d->old) * DIGEST_BYTES)
         return 0;
-    if (digests_root(digests_fd, shape_blocks(d->old), NULL, d->old, &d->secret,
-                     &d->m->store.env, &root, e) != 0)
+    if (digests_root(digests_fd, shape_blocks(d->old), NULL, d->old, &d->secret, &d->m->store.env,
+                     &root, e) != 0)
         return -1;
     return digest_equal(&root, &d->base->root);
 }

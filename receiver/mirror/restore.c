@@ -20,14 +20,15 @@ static const char WORK_SUFFIX[] = ".vmferry-restore";
 static const char WORK_LOCK[] = ".lock";
 
 /*
- * Where the files grow: a hidden folder beside the target that is renamed whole, or, when the target
- * is there already (it may be a mount point, or the only place where we may write), one inside it.
+ * Where the files grow: a hidden folder beside the target that is renamed whole, or, when the
+ * target is there already (it may be a mount point, or the only place where we may write), one
+ * inside it.
  */
 struct target {
     int parent_fd, target_fd, work_fd;
     bool inside;
-    char name[256];       /* of the target in its parent */
-    char work[256 + 32];  /* of the work folder, in parent or target */
+    char name[256];      /* of the target in its parent */
+    char work[256 + 32]; /* of the work folder, in parent or target */
     struct lock lock;
 };
 
@@ -147,7 +148,6 @@ out:
     return rc;
 }
 
-
 static int move_entry(void *context, const char *name, struct err *e)
 {
     struct target *t = context;
@@ -234,6 +234,7 @@ static int copy_blocks(struct copy *k, struct err *e)
                      min_u64(at * k->c.shape.block_bytes, k->c.shape.capacity_bytes),
                      k->c.shape.capacity_bytes);
     }
+    env_progress(&k->c.s->env, k->file, k->c.shape.capacity_bytes, k->c.shape.capacity_bytes);
     if (tree_root(k->tree, &root, e) != 0)
         return -1;
     if (!digest_equal(&root, &k->c.root))

@@ -1,8 +1,8 @@
 /*
- * The sink of a disk that the newest generation has: what changes goes to the redo, the image is not
- * touched.  Entries that an earlier, unfinished run made durable (`staged`) are held by the store; the
- * run carries those that still hold into its own index as it goes over the disk, so that the index is
- * complete and sorted at its end.
+ * The sink of a disk that the newest generation has: what changes goes to the redo, the image is
+ * not touched.  Entries that an earlier, unfinished run made durable (`staged`) are held by the
+ * store; the run carries those that still hold into its own index as it goes over the disk, so that
+ * the index is complete and sorted at its end.
  */
 #include <assert.h>
 #include <errno.h>
@@ -46,7 +46,7 @@ struct redo_sink {
     struct patch_cursor staged_held; /* for held, which runs ahead */
     struct window window;
     uint64_t position;
-    uint64_t since_bytes, since_ms;  /* blocks_bytes and clock of the last checkpoint */
+    uint64_t since_bytes, since_ms; /* blocks_bytes and clock of the last checkpoint */
 };
 
 static struct redo_sink *redo_of(struct sink *s)
@@ -306,9 +306,9 @@ static int redo_held(struct sink *s, uint64_t offset_bytes, uint64_t limit_bytes
     struct digest d[DIGEST_WINDOW];
     bool staged[DIGEST_WINDOW] = { false };
     uint64_t first = offset_bytes / shape.block_bytes;
-    uint64_t end = block_count_of(
-        offset_bytes + min_u64(limit_bytes, shape.capacity_bytes - offset_bytes),
-        shape.block_bytes);
+    uint64_t end =
+        block_count_of(offset_bytes + min_u64(limit_bytes, shape.capacity_bytes - offset_bytes),
+                       shape.block_bytes);
     uint64_t zeros = 0;
     size_t count;
 
@@ -342,19 +342,18 @@ static int redo_same(struct sink *s, uint64_t offset_bytes, uint64_t length_byte
     return 0;
 }
 
-/* One block becomes zeros, unless the image has them already. */
-static int zero_block(struct redo_sink *r, uint64_t block, struct err *e)
+/* One block becomes zeros, unless the image has them already: *skip tells. */
+static int zero_block(struct redo_sink *r, uint64_t block, bool *skip, struct err *e)
 {
     struct patch_entry n = { .block = block, .count = 1, .kind = PATCH_ZERO };
     struct digest was;
-    bool unknown;
+    bool differs;
 
     if (base_digest(r, block, &was, e) != 0 ||
-        run_block_is_unknown(r->d, block, &unknown, NULL, e) != 0)
+        bitmap_get(&r->d->differs, block, &differs, NULL, e) != 0)
         return -1;
-    if (digest_is_zero(&was) && !(unknown && r->d->differs.fd >= 0))
-        return 0;
-    return put(r, &n, e);
+    *skip = digest_is_zero(&was) && !differs;
+    return *skip ? 0 : put(r, &n, e);
 }
 
 static int redo_zero(struct sink *s, uint64_t offset_bytes, uint64_t length_bytes, struct err *e)
@@ -363,18 +362,19 @@ static int redo_zero(struct sink *s, uint64_t offset_bytes, uint64_t length_byte
     uint32_t size = r->d->shape.block_bytes;
     uint64_t at = offset_bytes / size;
     uint64_t end = block_count_of(offset_bytes + length_bytes, size);
+    uint64_t old_end = min_u64(end, r->old_blocks);
 
     if (come_to(r, at, e) != 0 || skip_staged(r, end, e) != 0)
         return fail(r, e);
-    while (at < min_u64(end, r->old_blocks)) {
-        /* Where no image lies, the holes of the array are zeros already. */
-        if (r->d->differs.fd < 0)
-            at = digests_next_data(r->digests_fd, at, r->old_blocks);
-        if (at >= min_u64(end, r->old_blocks))
-            break;
-        if (zero_block(r, at, e) != 0)
+    while (at < old_end) {
+        bool skip;
+
+        if (zero_block(r, at, &skip, e) != 0)
             return fail(r, e);
         at++;
+        /* Holes of the array are zeros already, unless the image lies somewhere. */
+        if (skip && r->d->differs.fd < 0)
+            at = digests_next_data(r->digests_fd, at, r->old_blocks);
     }
     return advance(r, end, e) == 0 ? 0 : fail(r, e);
 }
@@ -430,8 +430,8 @@ static int prove_root(struct redo_sink *r, const struct digest *root, struct err
     struct digest is;
     int rc;
 
-    if (patch_cursor_open(&c, r->d->m->store.store_fd, r->names.index, &head,
-                          r->writer.index_bytes, r->writer.blocks_bytes, e) != 0)
+    if (patch_cursor_open(&c, r->d->m->store.store_fd, r->names.index, &head, r->writer.index_bytes,
+                          r->writer.blocks_bytes, e) != 0)
         return -1;
     rc = digests_root(r->digests_fd, r->old_blocks, &c, r->d->shape, &r->d->secret,
                       &r->d->m->store.env, &is, e);
@@ -480,8 +480,8 @@ static void redo_close(struct sink *s)
 /* --- opening: what an unfinished run left --- */
 
 /* Copy entries of c that lie in [from, to) to w. */
-static int copy_entries(struct patch_cursor *c, uint64_t from, uint64_t to,
-                        struct patch_writer *w, struct err *e)
+static int copy_entries(struct patch_cursor *c, uint64_t from, uint64_t to, struct patch_writer *w,
+                        struct err *e)
 {
     if (c->fd < 0)
         return 0;
@@ -604,8 +604,8 @@ static int open_files(struct redo_sink *r, uint64_t blocks_bytes, struct err *e)
     r->digests_fd = file_open(s->store_fd, digests, O_RDONLY, e);
     if (r->digests_fd < 0)
         return -1;
-    r->blocks_fd = openat(s->store_fd, r->names.blocks,
-                          O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    r->blocks_fd =
+        openat(s->store_fd, r->names.blocks, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (r->blocks_fd < 0 || ftruncate(r->blocks_fd, (off_t)blocks_bytes) != 0)
         return err_sys(e, "opening %s", r->names.blocks);
     r->index_fd = openat(s->store_fd, r->names.index,

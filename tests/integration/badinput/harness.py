@@ -275,6 +275,15 @@ class Case(unittest.TestCase):
         for v in self.host.state()["vms"]:
             self.assertFalse(v.get("consolidation_needed"), v)
 
+    def forget_intentions(self):
+        """Intentions whose snapshot never came stay open for half an hour: as if it had gone by."""
+        self.run_it("cleanup", self.place(), expect=OK)
+        for name in self.journal():
+            path = os.path.join(self.state, "journal", name)
+            with open(path, encoding="utf-8", errors="replace") as f:
+                self.assertIn("intent", f.read(), "an entry that is more than an intention")
+            os.unlink(path)
+
     def assert_cleaned_by_cleanup(self):
         """Something is left and the journal says so; `cleanup` takes it away."""
         self.assertNotEqual(self.journal(), [], "something was left, and the journal is empty")

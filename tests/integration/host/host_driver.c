@@ -195,9 +195,8 @@ static int run_mirror(struct driver *d, struct err *e)
         chain_way_of(&vm, &way, why, sizeof why, e) != 0)
         goto out;
     printf("way %s|%s\n", way == CHAIN_BY_SNAPSHOT ? "snapshot" : "direct", why);
-    if (way == CHAIN_BY_SNAPSHOT &&
-        (room_check_before(&guard, &vm, &stores, &rule, e) != 0 ||
-         snapshot_create(&d->host, d->journal, &vm, &wish, &s, e) != 0))
+    if (way == CHAIN_BY_SNAPSHOT && (room_check_before(&guard, &vm, &stores, &rule, e) != 0 ||
+                                     snapshot_create(&d->host, d->journal, &vm, &wish, &s, e) != 0))
         goto out;
     if (s != NULL)
         printf("snapshot %u|%s|%d|%s\n", s->id, s->name, s->quiesced, s->quiesce_problem);
@@ -331,8 +330,8 @@ static const struct {
     int least; /* arguments */
     int (*run)(struct driver *d, struct err *e);
 } commands[] = {
-    { "identify", 0, run_identify }, { "vms", 0, run_vms },       { "files", 1, run_files },
-    { "stores", 0, run_stores },     { "mirror", 3, run_mirror }, { "plan", 1, run_plan },
+    { "identify", 0, run_identify }, { "vms", 0, run_vms },         { "files", 1, run_files },
+    { "stores", 0, run_stores },     { "mirror", 3, run_mirror },   { "plan", 1, run_plan },
     { "reap", 0, run_reap },         { "foreign", 1, run_foreign }, { "place", 1, run_place },
     { "doctor", 1, run_doctor },
 };

@@ -1,6 +1,7 @@
 """What tests ask of a running look-alike: one method per request."""
 
 import os
+import threading
 import time
 
 from . import vmfiles
@@ -64,6 +65,8 @@ class Control:
         host = self.host
         running = [m for m in host.machines.values() if m.power == "on"]
         self.server.end_init()
+        host.power_cut.set()
+        host.power_cut = threading.Event()
         for m in running:
             m.power_off()
         self.wipe_ramdisk()

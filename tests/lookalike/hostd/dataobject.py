@@ -1,4 +1,4 @@
-"""Data objects as vim-cmd prints them: three blanks a level, `, ` after every field but the last."""
+"""Data objects as vim-cmd prints them: three blanks a level, `, ` between fields."""
 
 
 class Obj:

@@ -58,7 +58,8 @@ class Esxcli:
         return self.host.uuid + "\n"
 
     def do_system_hostname_get(self, _):
-        return "   Domain Name: \n   Fully Qualified Domain Name: localhost\n   Host Name: localhost\n"
+        return ("   Domain Name: \n   Fully Qualified Domain Name: localhost\n"
+                "   Host Name: localhost\n")
 
     def do_system_stats_uptime_get(self, _):
         return "%d\n" % self.host.uptime_us()
@@ -84,8 +85,8 @@ class Esxcli:
                 continue
             h = re.sub("[^0-9a-f]", "", m.vmx().get("uuid.bios", ""))
             pairs = re.findall("..", h)
-            out.append("%s\n   World ID: %d\n   Process ID: 0\n   VMX Cartel ID: %d\n   UUID: %s-%s\n"
-                       "   Display Name: %s\n   Config File: %s\n" % (
+            out.append("%s\n   World ID: %d\n   Process ID: 0\n   VMX Cartel ID: %d\n"
+                       "   UUID: %s-%s\n   Display Name: %s\n   Config File: %s\n" % (
                            m.name, 2100001 + m.vmid * 10, 2100000 + m.vmid * 10,
                            " ".join(pairs[:8]), " ".join(pairs[8:]), m.name, m.record["vmx"]))
         return "\n".join(out)

@@ -70,6 +70,7 @@ class Host:
         self.next_vmid = 1
         self.invalid_lines = []
         self.boot_time = time.time()
+        self.power_cut = threading.Event()  # set when the host goes down under a running task
         self.blackholes = {}
         self.state_path = os.path.join(folder, "state.json")
         self.restart_ssh = lambda: None     # set by the server
@@ -478,8 +479,17 @@ class Host:
         for name, value in self.config.get("knobs", {}).items():
             self.knobs.set(name, value)
         for record in state["machines"]:
-            self.machines[record["vmid"]] = Machine(self, record)
+            m = Machine(self, record)
+            self.machines[record["vmid"]] = m
+            self.own_unsaved(m)
         return True
+
+    def own_unsaved(self, m):
+        """Files that a killed daemon had made for a VM, but not yet noted."""
+        made = re.compile(r"(-\d{6}(-delta|-sesparse)?\.vmdk|-Snapshot\d+\.vmsn|\.vswp|\.vmss|~)$")
+        for name in os.listdir(m.folder) if os.path.isdir(m.folder) else ():
+            if made.search(name):
+                self.own(os.path.join(m.folder, name))
 
     def fill_tmp(self, full):
         """Leave no room in /tmp, or give it back: the RAM disk's size is what changes."""

@@ -69,8 +69,8 @@ def find_busybox():
 
 def build(root, profile, shim):
     """Make the root below an empty folder.  Everything here counts as installed."""
-    for folder in ("bin", "etc/ssh/keys-root", "etc/vmware", "lib64", "usr/lib/vmware", "tmp", "dev",
-                   "proc", "var/run", "var/log", "vmfs/volumes", "vmfs/devices/disks",
+    for folder in ("bin", "etc/ssh/keys-root", "etc/vmware", "lib64", "usr/lib/vmware", "tmp",
+                   "dev", "proc", "var/run", "var/log", "vmfs/volumes", "vmfs/devices/disks",
                    "scratch", "tardisks"):
         os.makedirs(os.path.join(root, folder), exist_ok=True)
     os.symlink("bin", os.path.join(root, "sbin"))

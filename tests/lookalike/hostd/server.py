@@ -138,7 +138,8 @@ class Server:
                 self.mount_datastore(d)
 
     def mount_tmp(self):
-        isolate.mount("tmpfs", self.path("root/tmp"), "tmpfs", 0, "size=256m,nr_inodes=8192,mode=1777")
+        isolate.mount("tmpfs", self.path("root/tmp"), "tmpfs", 0,
+                      "size=256m,nr_inodes=8192,mode=1777")
 
     def mount_datastore(self, d):
         isolate.mount("tmpfs", self.host.root + d.path, "tmpfs", 0,

@@ -90,7 +90,7 @@ class SshServer:
             *("HostKey " + self.key(kind) for kind in self.profile["host_keys"]),
             "PidFile none", "UsePAM yes", "PermitRootLogin yes", "LogLevel VERBOSE",
             "StrictModes no",        # the instance may lie below /tmp, which is open to all
-            "AuthorizedKeysFile " + os.path.join(self.folder, "root/etc/ssh/keys-%u/authorized_keys"),
+            "AuthorizedKeysFile %s/root/etc/ssh/keys-%%u/authorized_keys" % self.folder,
             "PubkeyAuthentication " + knobs["pubkey"],
             "PasswordAuthentication " + knobs["password-authentication"],
             "KbdInteractiveAuthentication yes", "PermitEmptyPasswords no",

@@ -303,14 +303,24 @@ class VimCmd:
                 raise Fault("vim.fault.TaskInProgress", "Another task is already in progress.")
             m.busy = name
 
-    def in_task(self, m, name, work):
-        """Run work in a task that goes on when vim-cmd has gone.  (task, thread)."""
+    def in_task(self, m, name, work, hidden=False):
+        """Run work in a task that goes on when vim-cmd has gone.  (task, thread).
+
+        work gets a function with which it waits; that ends the task when the host goes down.
+        """
         task = Task(self.host, name, m.vmid)
+        if hidden:
+            self.host.tasks.remove(task)
+        power_cut = self.host.power_cut
+
+        def pause(seconds):
+            if power_cut.wait(seconds):
+                raise Fault("vmodl.fault.HostCommunication", "The host went down.")
 
         def body():
             fault = None
             try:
-                work()
+                work(pause)
             except Fault as f:
                 fault = f
             except Exception as f:     # a defect here must not look like a running task for ever
@@ -339,14 +349,15 @@ class VimCmd:
         call.out("Create Snapshot:\n")
         self.claim(m, "create")
 
-        def work():
-            time.sleep(knobs.number("create-delay") + late)
+        def work(pause):
+            pause(knobs.number("create-delay") + late)
             if result in ("fault", "fault0") and not late:
                 raise refused
             if result == "silent" and not late:
                 return
             m.create_snapshot(name, description, memory, quiesce)
-        task, thread = self.in_task(m, "vim.VirtualMachine.createSnapshot", work)
+        task, thread = self.in_task(m, "vim.VirtualMachine.createSnapshot", work,
+                                    late and knobs.on("create-late-hidden"))
         if late:
             return self.end_of_create(call, refused if result.startswith("fault") else None, result)
         thread.join()
@@ -377,11 +388,11 @@ class VimCmd:
         call.out(title + "\n")
         self.claim(m, "remove")
 
-        def work():
+        def work(pause):
             if result in ("fault", "fault0"):
                 raise Fault("vim.fault.GenericVmConfigFault", "An error occurred while "
                             "consolidating disks: Disk problem.")
-            time.sleep(knobs.number("remove-delay"))
+            pause(knobs.number("remove-delay"))
             action()
         task, thread = self.in_task(m, task_name, work)
         if result != "early":
@@ -407,7 +418,8 @@ class VimCmd:
         s = self.find_snapshot(m, a[1])
         call.out("Revert Snapshot:\n")
         self.claim(m, "revert")
-        task, thread = self.in_task(m, "vim.vm.Snapshot.revert", lambda: m.revert(s["id"]))
+        task, thread = self.in_task(m, "vim.vm.Snapshot.revert",
+                                    lambda pause: m.revert(s["id"]))
         thread.join()
         if task.fault is not None:
             raise task.fault

@@ -122,8 +122,8 @@ class Vmkfstools:
         call.out("%s file system spanning 1 partitions.\nFile system label (if any): %s\n"
                  "Mode: public%s\n" % (version, d.name, "" if nfs else " ATS-only"))
         if human:
-            call.out("Capacity %.1f GB, %.1f GB available, file block size 1 MB, max supported file "
-                     "size 64 TB\n" % (d.size / 2**30, free / 2**30))
+            call.out("Capacity %.1f GB, %.1f GB available, file block size 1 MB, max supported "
+                     "file size 64 TB\n" % (d.size / 2**30, free / 2**30))
         else:
             call.out("Capacity %d (%d file blocks * %d), %d (%d blocks) avail%s\n" % (
                 d.size, d.size // block, block, free, free // block,
@@ -148,7 +148,8 @@ class Vmkfstools:
         owner = "00000000-00000000-0000-000000000000"
         holder = "5f0d1a2b-3c4d5e6f-0011-005056abcdef"
         call.out("Lock [type 10c00001 offset 236560384 v 44, hb offset 4091904\n"
-                 "gen 6155, mode %d, owner %s mtime 23668\n" % (mode, holder if mode == 1 else owner))
+                 "gen 6155, mode %d, owner %s mtime 23668\n"
+                 % (mode, holder if mode == 1 else owner))
         if self.host.profile == "6.7" and mode == 0:
             call.out("num 0 gblnum 0 gblgen 0 gblbrk 0]\n")
         else:

@@ -62,7 +62,8 @@ def runtime(host, m):
             "machine might have been moved or copied."),
         memoryOverhead=None, maxCpuUsage=2400, maxMemoryUsage=1024, numMksConnections=0,
         recordReplayState="inactive", cleanPowerOff=True, needSecondaryReason=None,
-        onlineStandby=False, minRequiredEVCModeKey=None, consolidationNeeded=m.needs_consolidation())
+        onlineStandby=False, minRequiredEVCModeKey=None,
+        consolidationNeeded=m.needs_consolidation())
 
 
 def guest(m):

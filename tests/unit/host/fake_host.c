@@ -153,19 +153,20 @@ static int64_t now(const struct fake_host *f)
 
 static void print_summary(struct fake_host *f, struct fake_reply *r)
 {
-    fake_print(r,
-               "Listsummary:\n\n(vim.vm.Summary) {\n   vm = 'vim.VirtualMachine:%u', \n"
-               "   runtime = (vim.vm.RuntimeInfo) {\n      connectionState = \"connected\", \n"
-               "      powerState = \"%s\", \n      question = (vim.vm.QuestionInfo) null, \n"
-               "      consolidationNeeded = %s\n   }, \n   config = (vim.vm.Summary.ConfigSummary) {\n"
-               "      name = \"web 01\", \n      template = false, \n"
-               "      vmPathName = \"[ds1] web 01/web 01.vmx\", \n      memorySizeMB = 2048, \n"
-               "      numCpu = 2, \n      uuid = \"564d0000-0000-0000-0000-000000000007\", \n"
-               "      instanceUuid = \"%s\", \n      guestId = \"debian12_64Guest\", \n"
-               "      guestFullName = \"Debian GNU/Linux 12 (64-bit)\", \n      annotation = \"\"\n"
-               "   }, \n   storage = (vim.vm.Summary.StorageSummary) {\n      committed = 1048576, \n"
-               "      uncommitted = 0\n   }\n}\n",
-               f->vmid, f->power, f->consolidation ? "true" : "false", f->instance_uuid);
+    fake_print(
+        r,
+        "Listsummary:\n\n(vim.vm.Summary) {\n   vm = 'vim.VirtualMachine:%u', \n"
+        "   runtime = (vim.vm.RuntimeInfo) {\n      connectionState = \"connected\", \n"
+        "      powerState = \"%s\", \n      question = (vim.vm.QuestionInfo) null, \n"
+        "      consolidationNeeded = %s\n   }, \n   config = (vim.vm.Summary.ConfigSummary) {\n"
+        "      name = \"web 01\", \n      template = false, \n"
+        "      vmPathName = \"[ds1] web 01/web 01.vmx\", \n      memorySizeMB = 2048, \n"
+        "      numCpu = 2, \n      uuid = \"564d0000-0000-0000-0000-000000000007\", \n"
+        "      instanceUuid = \"%s\", \n      guestId = \"debian12_64Guest\", \n"
+        "      guestFullName = \"Debian GNU/Linux 12 (64-bit)\", \n      annotation = \"\"\n"
+        "   }, \n   storage = (vim.vm.Summary.StorageSummary) {\n      committed = 1048576, \n"
+        "      uncommitted = 0\n   }\n}\n",
+        f->vmid, f->power, f->consolidation ? "true" : "false", f->instance_uuid);
 }
 
 static const char *link_name(unsigned link, char out[64])
@@ -204,17 +205,15 @@ static void print_backing(struct fake_host *f, struct fake_reply *r)
 
 static void print_devices(struct fake_host *f, struct fake_reply *r)
 {
-    fake_print(r,
-               "Devices:\n\n(vim.vm.device.VirtualDevice) [\n"
-               "   (vim.vm.device.ParaVirtualSCSIController) {\n      key = 1000, \n"
-               "      busNumber = 0, \n      sharedBus = \"noSharing\"\n   }, \n"
-               "   (vim.vm.device.VirtualDisk) {\n      key = 2000, \n"
-               "      deviceInfo = (vim.Description) {\n         label = \"Hard disk 1\", \n"
-               "         summary = \"10,240 KB\"\n      }, \n");
+    fake_print(r, "Devices:\n\n(vim.vm.device.VirtualDevice) [\n"
+                  "   (vim.vm.device.ParaVirtualSCSIController) {\n      key = 1000, \n"
+                  "      busNumber = 0, \n      sharedBus = \"noSharing\"\n   }, \n"
+                  "   (vim.vm.device.VirtualDisk) {\n      key = 2000, \n"
+                  "      deviceInfo = (vim.Description) {\n         label = \"Hard disk 1\", \n"
+                  "         summary = \"10,240 KB\"\n      }, \n");
     print_backing(f, r);
-    fake_print(r,
-               "      controllerKey = 1000, \n      unitNumber = 0, \n"
-               "      capacityInKB = 10240, \n      capacityInBytes = " CAPACITY "\n   }\n]\n");
+    fake_print(r, "      controllerKey = 1000, \n      unitNumber = 0, \n"
+                  "      capacityInKB = 10240, \n      capacityInBytes = " CAPACITY "\n   }\n]\n");
 }
 
 static void print_time(struct fake_reply *r, int64_t t)
@@ -251,7 +250,8 @@ static void print_snapshots(struct fake_host *f, struct fake_reply *r)
                   "   currentSnapshot = 'vim.vm.Snapshot:7-snapshot-1', \n"
                   "   rootSnapshotList = (vim.vm.SnapshotTree) [\n");
     for (size_t i = 0; i < f->snapshot_count; i++, indent += 6) {
-        fake_print(r, "%*s(vim.vm.SnapshotTree) {\n%*sname = \"%s\", \n%*sid = %u, \n%*screateTime = ",
+        fake_print(r,
+                   "%*s(vim.vm.SnapshotTree) {\n%*sname = \"%s\", \n%*sid = %u, \n%*screateTime = ",
                    indent, "", indent + 3, "", f->snapshots[i].name, indent + 3, "",
                    f->snapshots[i].id, indent + 3, "");
         print_time(r, f->snapshots[i].created);
@@ -342,12 +342,16 @@ static void run_vim(struct fake_host *f, char **words, size_t count, struct fake
     }
     snprintf(id, sizeof id, "%u", f->vmid);
     if (strcmp(what, "vmsvc/getallvms") == 0) {
-        fake_print(r, "Vmid    Name             File                      Guest OS    Version   "
-                      "Annotation\n%-7u web 01   [ds1] web 01/web 01.vmx   debian12_64Guest   vmx-19"
-                      "   \n%s", f->vmid, f->list_extra == NULL ? "" : f->list_extra);
+        fake_print(r,
+                   "Vmid    Name             File                      Guest OS    Version   "
+                   "Annotation\n%-7u web 01   [ds1] web 01/web 01.vmx   debian12_64Guest   vmx-19"
+                   "   \n%s",
+                   f->vmid, f->list_extra == NULL ? "" : f->list_extra);
     } else if (strcmp(what, "vimsvc/task_info") == 0) {
-        fake_print(r, "(vim.TaskInfo) {\n   key = \"%s\", \n   state = \"running\", \n"
-                      "   progress = 42\n}\n", words[2]);
+        fake_print(r,
+                   "(vim.TaskInfo) {\n   key = \"%s\", \n   state = \"running\", \n"
+                   "   progress = 42\n}\n",
+                   words[2]);
     } else if (count > 2 && strcmp(words[2], id) != 0) {
         print_fault(r, "vim.fault.NotFound", "Unable to find a VM corresponding to \"x\"");
     } else if (strcmp(what, "vmsvc/get.summary") == 0) {
@@ -490,14 +494,14 @@ static void run_removal(struct fake_host *f, char **words, size_t count, struct 
 static void run_esxcli(struct fake_host *f, char **words, size_t count, struct fake_reply *r)
 {
     if (count >= 4 && strcmp(words[1], "storage") == 0)
-        fake_print(r,
-                   "Mount Point                                        Volume Name  UUID            "
-                   "                     Mounted  Type             Size           Free\n"
-                   "-------------------------------------------------  -----------  "
-                   "-----------------------------------  -------  ------  -------------  "
-                   "-------------\n"
-                   STORE "  ds1          5c8f0001-00000001-0001-000000000001     true  VMFS-6   "
-                   "118380036096    74551656448\n");
+        fake_print(
+            r, "Mount Point                                        Volume Name  UUID            "
+               "                     Mounted  Type             Size           Free\n"
+               "-------------------------------------------------  -----------  "
+               "-----------------------------------  -------  ------  -------------  "
+               "-------------\n" STORE
+               "  ds1          5c8f0001-00000001-0001-000000000001     true  VMFS-6   "
+               "118380036096    74551656448\n");
     else if (count >= 4 && strcmp(words[2], "uuid") == 0)
         fake_print(r, "5e0f0000-aaaa-bbbb-cccc-000000000001\n");
     else if (count >= 5 && strcmp(words[2], "stats") == 0)
@@ -623,8 +627,7 @@ static int fake_wait(struct remote_process *process, uint64_t timeout_ms, struct
     (void)timeout_ms;
     join(p);
     *out = (struct remote_exit){ .known = true, .status = p->reply.status };
-    return errors == NULL ? 0
-                          : bytes_append(errors, p->reply.errors, strlen(p->reply.errors), e);
+    return errors == NULL ? 0 : bytes_append(errors, p->reply.errors, strlen(p->reply.errors), e);
 }
 
 static void fake_release(struct remote_process *process)

@@ -1,6 +1,6 @@
 /*
- * A scripted ESXi for the tests of receiver/host: one or two VMs whose snapshots have state, behind a
- * struct transport.  Each test sets the knobs of the failure that it wants to see.
+ * A scripted ESXi for the tests of receiver/host: one or two VMs whose snapshots have state, behind
+ * a struct transport.  Each test sets the knobs of the failure that it wants to see.
  */
 #ifndef TESTS_UNIT_HOST_FAKE_HOST_H
 #define TESTS_UNIT_HOST_FAKE_HOST_H
@@ -40,7 +40,7 @@ struct fake_host {
     const char *instance_uuid;
     unsigned vmid;
     bool consolidation;
-    const char *disk_mode; /* "persistent" */
+    const char *disk_mode;    /* "persistent" */
     const char *disk_backing; /* "FlatVer2" */
     const char *base_type;    /* createType of the base */
     uint32_t base_cid;
@@ -50,23 +50,23 @@ struct fake_host {
     unsigned links; /* deltas above the base: the number of snapshots unless something went wrong */
 
     /* Knobs. */
-    const char *create_fault;      /* message of a fault; the snapshot is not made */
-    bool create_fault_quiesced;    /* only when quiescing */
-    bool create_silent;            /* status 0, nothing is made */
-    unsigned create_late_looks;    /* appears when the tree has been looked at that often */
+    const char *create_fault;   /* message of a fault; the snapshot is not made */
+    bool create_fault_quiesced; /* only when quiescing */
+    bool create_silent;         /* status 0, nothing is made */
+    unsigned create_late_looks; /* appears when the tree has been looked at that often */
     bool create_twice;
-    unsigned create_busy;          /* so often: another task is in progress */
+    unsigned create_busy; /* so often: another task is in progress */
     bool remove_does_nothing;
-    bool remove_leaves_files;      /* gone from the tree, delta and consolidationNeeded remain */
+    bool remove_leaves_files; /* gone from the tree, delta and consolidationNeeded remain */
     unsigned remove_busy;
-    const char *appears_before;    /* a snapshot of this name is in the tree just before ours */
-    unsigned bad_alloc;            /* so many vim-cmd calls die */
-    bool cut;                      /* every exec fails */
-    bool task_open;                /* the task list shows a running creation */
-    bool exec_refused;             /* Operation not permitted */
-    bool mkdir_fails_on_ds;        /* only /tmp takes folders */
+    const char *appears_before; /* a snapshot of this name is in the tree just before ours */
+    unsigned bad_alloc;         /* so many vim-cmd calls die */
+    bool cut;                   /* every exec fails */
+    bool task_open;             /* the task list shows a running creation */
+    bool exec_refused;          /* Operation not permitted */
+    bool mkdir_fails_on_ds;     /* only /tmp takes folders */
     bool corrupt_upload;
-    const char *list_extra;        /* printed behind getallvms' rows */
+    const char *list_extra; /* printed behind getallvms' rows */
     struct fake_file files[FAKE_FILES_MAX];
     size_t file_count;
 
@@ -87,7 +87,8 @@ struct fake_reply {
     char errors[1024];
     int status;
 };
-void fake_print(struct fake_reply *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void fake_print(struct fake_reply *r, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 void fake_print_bytes(struct fake_reply *r, const void *data, size_t count);
 
 void fake_host_init(struct fake_host *f);
@@ -95,7 +96,8 @@ void fake_host_free(struct fake_host *f);
 
 /* How many commands so far start with this text (after quotes are taken away). */
 size_t fake_host_ran(const struct fake_host *f, const char *start);
-struct fake_snapshot *fake_host_add_snapshot(struct fake_host *f, const char *name, int64_t created);
+struct fake_snapshot *fake_host_add_snapshot(struct fake_host *f, const char *name,
+                                             int64_t created);
 bool fake_host_has(const struct fake_host *f, const char *name);
 struct fake_file *fake_host_file(struct fake_host *f, const char *path);
 void fake_host_put(struct fake_host *f, const char *path, const void *data, size_t count);

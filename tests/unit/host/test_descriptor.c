@@ -9,7 +9,8 @@
 #define BASE                                                                                       \
     "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=1a2b3c4d\nparentCID=ffffffff\n"     \
     "createType=\"vmfs\"\n\n# Extent description\nRW 83886080 VMFS \"web 01-flat.vmdk\"\n\n"       \
-    "# Change Tracking File\nchangeTrackPath=\"web 01-ctk.vmdk\"\n\n# The Disk Data Base \n#DDB\n\n" \
+    "# Change Tracking File\nchangeTrackPath=\"web 01-ctk.vmdk\"\n\n# The Disk Data Base "         \
+    "\n#DDB\n\n"                                                                                   \
     "ddb.adapterType = \"lsilogic\"\nddb.thinProvisioned = \"1\"\n"                                \
     "ddb.uuid = \"60 00 C2 9a 00 00 00 00-00 00 00 00 00 00 00 01\"\n"
 
@@ -42,7 +43,8 @@ static void the_base_of_an_esxi_disk(void **state)
     assert_string_equal(d->extents[0].name, "web 01-flat.vmdk");
     assert_true(d->capacity_bytes == UINT64_C(83886080) * 512);
     assert_string_equal(d->change_track, "web 01-ctk.vmdk");
-    assert_string_equal(descriptor_ddb(d, "uuid"), "60 00 C2 9a 00 00 00 00-00 00 00 00 00 00 00 01");
+    assert_string_equal(descriptor_ddb(d, "uuid"),
+                        "60 00 C2 9a 00 00 00 00-00 00 00 00 00 00 00 01");
     assert_null(descriptor_unfinished(d));
     descriptor_free(d);
 }
@@ -109,7 +111,8 @@ static void what_breaks_the_rules_is_refused(void **state)
         { BASE "RW 8 FLAT \"x\" 0 more\n", ERR_CORRUPT },
         { BASE "RW 8\n", ERR_CORRUPT },
         { BASE "encoding=\"x\n", ERR_CORRUPT },
-        { "# d\nversion=4\nCID=1\nparentCID=1\ncreateType=\"vmfs\"\nRW 8 VMFS \"x\"\n", ERR_CORRUPT },
+        { "# d\nversion=4\nCID=1\nparentCID=1\ncreateType=\"vmfs\"\nRW 8 VMFS \"x\"\n",
+          ERR_CORRUPT },
         { "# d\nversion=1\nCID=123456789\n", ERR_CORRUPT },
         { "# d\nversion=1\nCID=1\nparentCID=1\ncreateType=\"vmfs\"\n", ERR_CORRUPT },
     };

@@ -33,16 +33,17 @@ static void a_dump_is_read_by_path(void **state)
     bool b;
 
     (void)state;
-    assert_int_equal(read_dump(&d,
-                               "Listsummary:\n\n(vim.vm.Summary) {\n   dynamicType = <unset>, \n"
-                               "   vm = 'vim.VirtualMachine:3', \n"
-                               "   runtime = (vim.vm.RuntimeInfo) {\n      powerState = \"poweredOn\","
-                               " \n      question = (vim.vm.QuestionInfo) null\n   }, \n"
-                               "   list = (string) [\n      \"a\", \n      \"b\"\n   ], \n"
-                               "   none = (ManagedObjectReference) [], \n   number = 42, \n"
-                               "   good = true\n}\n",
-                               &e),
-                     0);
+    assert_int_equal(
+        read_dump(&d,
+                  "Listsummary:\n\n(vim.vm.Summary) {\n   dynamicType = <unset>, \n"
+                  "   vm = 'vim.VirtualMachine:3', \n"
+                  "   runtime = (vim.vm.RuntimeInfo) {\n      powerState = \"poweredOn\","
+                  " \n      question = (vim.vm.QuestionInfo) null\n   }, \n"
+                  "   list = (string) [\n      \"a\", \n      \"b\"\n   ], \n"
+                  "   none = (ManagedObjectReference) [], \n   number = 42, \n"
+                  "   good = true\n}\n",
+                  &e),
+        0);
     assert_string_equal(vimnode_text(vimdump_root(d), "vm"), "vim.VirtualMachine:3");
     assert_string_equal(vimnode_text(vimdump_root(d), "runtime.powerState"), "poweredOn");
     assert_int_equal(vimnode_at(vimdump_root(d), "runtime.question")->kind, VIMNODE_UNSET);
@@ -62,11 +63,12 @@ static void quotes_and_newlines_stay_inside_a_string(void **state)
     struct err e;
 
     (void)state;
-    assert_int_equal(read_dump(&d,
-                               "(vim.vm.Summary) {\n   note = \"say \"hi\",\n\nsecond \"paragraph\"\n"
-                               "   indented, with a \"quote\"\n   x\", \n   after = 1\n}",
-                               &e),
-                     0);
+    assert_int_equal(
+        read_dump(&d,
+                  "(vim.vm.Summary) {\n   note = \"say \"hi\",\n\nsecond \"paragraph\"\n"
+                  "   indented, with a \"quote\"\n   x\", \n   after = 1\n}",
+                  &e),
+        0);
     assert_string_equal(vimnode_text(vimdump_root(d), "note"),
                         "say \"hi\",\n\nsecond \"paragraph\"\n   indented, with a \"quote\"\n   x");
     assert_string_equal(vimnode_text(vimdump_root(d), "after"), "1");
@@ -80,18 +82,20 @@ static void a_name_that_imitates_fields_is_refused(void **state)
 
     (void)state;
     /* The name is: x",\n   path = "[ds] evil.vmx", \n   z = "y */
-    assert_int_equal(read_dump(&d,
-                               "(vim.vm.Summary) {\n   name = \"x\", \n   path = \"[ds] evil.vmx\", \n"
-                               "   z = \"y\", \n   path = \"[ds] good.vmx\"\n}\n",
-                               &e),
-                     -1);
+    assert_int_equal(
+        read_dump(&d,
+                  "(vim.vm.Summary) {\n   name = \"x\", \n   path = \"[ds] evil.vmx\", \n"
+                  "   z = \"y\", \n   path = \"[ds] good.vmx\"\n}\n",
+                  &e),
+        -1);
     assert_int_equal(e.code, ERR_CORRUPT);
     /* It opens an object that would swallow what follows: the depth no longer fits. */
-    assert_int_equal(read_dump(&d,
-                               "(vim.vm.Summary) {\n   name = \"x\", \n   path = (a) {\n   z = \"y\", \n"
-                               "   path = \"[ds] good.vmx\"\n}\n",
-                               &e),
-                     -1);
+    assert_int_equal(
+        read_dump(&d,
+                  "(vim.vm.Summary) {\n   name = \"x\", \n   path = (a) {\n   z = \"y\", \n"
+                  "   path = \"[ds] good.vmx\"\n}\n",
+                  &e),
+        -1);
     assert_int_equal(e.code, ERR_CORRUPT);
 }
 
@@ -147,8 +151,11 @@ static void numbers_out_of_range_are_no_numbers(void **state)
     uint64_t n = 7;
 
     (void)state;
-    assert_int_equal(read_dump(&d, "(t) {\n a = 18446744073709551615,\n b = 18446744073709551616,\n"
-                                   " c = -1,\n d = 1.5,\n e = 0x10\n}\n", &e), 0);
+    assert_int_equal(read_dump(&d,
+                               "(t) {\n a = 18446744073709551615,\n b = 18446744073709551616,\n"
+                               " c = -1,\n d = 1.5,\n e = 0x10\n}\n",
+                               &e),
+                     0);
     assert_true(vimnode_u64(vimdump_root(d), "a", &n));
     assert_true(n == UINT64_MAX);
     for (const char *name = "bcde"; *name != '\0'; name++) {
@@ -181,15 +188,16 @@ static void ids_come_from_real_rows_with_notes_between(void **state)
     static const unsigned want[] = { 10, 12, 2 };
 
     (void)state;
-    expect_ids("Vmid           Name                                      File                     "
-               "               Guest OS          Version      Annotation\n"
-               "10     vm1       [ds2] vm1_1/vm1_1.vmx       windows8Server64Guest    vmx-17\n"
-               "12     vm2           [ds1] vm2/vm2.vmx               vmwarePhoton64Guest      vmx-13"
-               "    First line of a note that an appliance image ships with.\n\n"
-               "   A second paragraph of that note, indented.\n\nanother line\n"
-               "2      vm4             [ds2] vm4/vm4.vmx                       windows2019srv_64Guest"
-               "   vmx-17                                                             \n",
-               want, 3);
+    expect_ids(
+        "Vmid           Name                                      File                     "
+        "               Guest OS          Version      Annotation\n"
+        "10     vm1       [ds2] vm1_1/vm1_1.vmx       windows8Server64Guest    vmx-17\n"
+        "12     vm2           [ds1] vm2/vm2.vmx               vmwarePhoton64Guest      vmx-13"
+        "    First line of a note that an appliance image ships with.\n\n"
+        "   A second paragraph of that note, indented.\n\nanother line\n"
+        "2      vm4             [ds2] vm4/vm4.vmx                       windows2019srv_64Guest"
+        "   vmx-17                                                             \n",
+        want, 3);
 }
 
 static void hostile_names_are_still_rows(void **state)
@@ -244,16 +252,16 @@ static void invalid_vms_are_told_apart(void **state)
 
 /* ---- summaries ---- */
 
-#define SUMMARY(vm, name, path)                                                                     \
-    "Listsummary:\n\n(vim.vm.Summary) {\n   vm = 'vim.VirtualMachine:" vm "', \n"                   \
-    "   runtime = (vim.vm.RuntimeInfo) {\n      connectionState = \"connected\", \n"                \
-    "      powerState = \"suspended\", \n      question = (vim.vm.QuestionInfo) {\n"                \
-    "         id = \"27\"\n      }, \n      consolidationNeeded = true\n   }, \n"                   \
-    "   config = (vim.vm.Summary.ConfigSummary) {\n      name = \"" name "\", \n"                   \
-    "      template = false, \n      vmPathName = \"" path "\", \n      memorySizeMB = 4096, \n"    \
-    "      numCpu = 2, \n      uuid = \"564d9c9d\", \n      instanceUuid = \"52aa\", \n"            \
-    "      guestId = \"otherGuest\", \n      guestFullName = <unset>, \n"                           \
-    "      annotation = \"x\"\n   }, \n   storage = (vim.vm.Summary.StorageSummary) {\n"            \
+#define SUMMARY(vm, name, path)                                                                    \
+    "Listsummary:\n\n(vim.vm.Summary) {\n   vm = 'vim.VirtualMachine:" vm "', \n"                  \
+    "   runtime = (vim.vm.RuntimeInfo) {\n      connectionState = \"connected\", \n"               \
+    "      powerState = \"suspended\", \n      question = (vim.vm.QuestionInfo) {\n"               \
+    "         id = \"27\"\n      }, \n      consolidationNeeded = true\n   }, \n"                  \
+    "   config = (vim.vm.Summary.ConfigSummary) {\n      name = \"" name "\", \n"                  \
+    "      template = false, \n      vmPathName = \"" path "\", \n      memorySizeMB = 4096, \n"   \
+    "      numCpu = 2, \n      uuid = \"564d9c9d\", \n      instanceUuid = \"52aa\", \n"           \
+    "      guestId = \"otherGuest\", \n      guestFullName = <unset>, \n"                          \
+    "      annotation = \"x\"\n   }, \n   storage = (vim.vm.Summary.StorageSummary) {\n"           \
     "      committed = 1000, \n      uncommitted = 24\n   }\n}\n"
 
 static void a_summary_becomes_a_vm(void **state)
@@ -291,40 +299,42 @@ static void a_summary_of_another_vm_is_refused(void **state)
 
 /* ---- disks ---- */
 
-#define DISK(key, controller, unit, backing)                                                        \
-    "   (vim.vm.device.VirtualDisk) {\n      key = " key ", \n"                                     \
-    "      deviceInfo = (vim.Description) {\n         label = \"Hard disk 1\", \n"                  \
-    "         summary = \"209,715,200 KB\"\n      }, \n" backing                                    \
-    "      controllerKey = " controller ", \n      unitNumber = " unit ", \n"                       \
+#define DISK(key, controller, unit, backing)                                                       \
+    "   (vim.vm.device.VirtualDisk) {\n      key = " key ", \n"                                    \
+    "      deviceInfo = (vim.Description) {\n         label = \"Hard disk 1\", \n"                 \
+    "         summary = \"209,715,200 KB\"\n      }, \n" backing                                   \
+    "      controllerKey = " controller ", \n      unitNumber = " unit ", \n"                      \
     "      capacityInKB = 209715200\n   }"
 
-#define FLAT                                                                                        \
-    "      backing = (vim.vm.device.VirtualDisk.FlatVer2BackingInfo) {\n"                           \
-    "         fileName = \"[ds] a/a-000002.vmdk\", \n         diskMode = \"persistent\", \n"        \
-    "         thinProvisioned = true, \n         uuid = \"6000C29b-1\", \n"                         \
-    "         parent = (vim.vm.device.VirtualDisk.FlatVer2BackingInfo) {\n"                         \
-    "            fileName = \"[ds] a/a-000001.vmdk\", \n"                                           \
-    "            parent = (vim.vm.device.VirtualDisk.FlatVer2BackingInfo) {\n"                      \
-    "               fileName = \"[ds] a/a.vmdk\", \n"                                               \
-    "               parent = (vim.vm.device.VirtualDisk.FlatVer2BackingInfo) null\n"                \
+#define FLAT                                                                                       \
+    "      backing = (vim.vm.device.VirtualDisk.FlatVer2BackingInfo) {\n"                          \
+    "         fileName = \"[ds] a/a-000002.vmdk\", \n         diskMode = \"persistent\", \n"       \
+    "         thinProvisioned = true, \n         uuid = \"6000C29b-1\", \n"                        \
+    "         parent = (vim.vm.device.VirtualDisk.FlatVer2BackingInfo) {\n"                        \
+    "            fileName = \"[ds] a/a-000001.vmdk\", \n"                                          \
+    "            parent = (vim.vm.device.VirtualDisk.FlatVer2BackingInfo) {\n"                     \
+    "               fileName = \"[ds] a/a.vmdk\", \n"                                              \
+    "               parent = (vim.vm.device.VirtualDisk.FlatVer2BackingInfo) null\n"               \
     "            }\n         }, \n         sharing = \"sharingNone\"\n      }, \n"
 
-#define RDM                                                                                         \
-    "      backing = (vim.vm.device.VirtualDisk.RawDiskMappingVer1BackingInfo) {\n"                 \
-    "         fileName = \"[ds] a/r.vmdk\", \n         compatibilityMode = \"physicalMode\", \n"    \
+#define RDM                                                                                        \
+    "      backing = (vim.vm.device.VirtualDisk.RawDiskMappingVer1BackingInfo) {\n"                \
+    "         fileName = \"[ds] a/r.vmdk\", \n         compatibilityMode = \"physicalMode\", \n"   \
     "         diskMode = \"independent_persistent\"\n      }, \n"
 
-#define CONTROLLERS                                                                                 \
-    "   (vim.vm.device.VirtualIDEController) {\n      key = 200, \n      busNumber = 0\n   }, \n"   \
-    "   (vim.vm.device.VirtualLsiLogicSASController) {\n      key = 1001, \n"                       \
-    "      busNumber = 1, \n      sharedBus = \"noSharing\"\n   }, \n"                              \
-    "   (vim.vm.device.VirtualNVMEController) {\n      key = 31000, \n      busNumber = 0\n   }, \n"
+#define CONTROLLERS                                                                                \
+    "   (vim.vm.device.VirtualIDEController) {\n      key = 200, \n      busNumber = 0\n   }, \n"  \
+    "   (vim.vm.device.VirtualLsiLogicSASController) {\n      key = 1001, \n"                      \
+    "      busNumber = 1, \n      sharedBus = \"noSharing\"\n   }, \n"                             \
+    "   (vim.vm.device.VirtualNVMEController) {\n      key = 31000, \n      busNumber = 0\n   }, " \
+    "\n"
 
 static void disks_get_slots_kinds_and_chains(void **state)
 {
-    static const char text[] = "Devices:\n\n(vim.vm.device.VirtualDevice) [\n" CONTROLLERS
-        DISK("2016", "1001", "10", FLAT) ", \n" DISK("2017", "1001", "2", RDM) ", \n"
-        DISK("32000", "31000", "0", FLAT) "\n]\n";
+    static const char text[] = "Devices:\n\n(vim.vm.device.VirtualDevice) [\n" CONTROLLERS DISK(
+        "2016", "1001", "10", FLAT) ", \n" DISK("2017", "1001", "2", RDM) ", \n" DISK("32000",
+                                                                                      "31000", "0",
+                                                                                      FLAT) "\n]\n";
     struct vm_disks d;
     struct err e;
 
@@ -346,12 +356,12 @@ static void disks_get_slots_kinds_and_chains(void **state)
 
 static void disks_that_make_no_sense_are_refused(void **state)
 {
-    static const char no_controller[] = "(vim.vm.device.VirtualDevice) [\n" DISK("2", "9", "0", FLAT)
-        "\n]\n";
-    static const char twice[] = "(vim.vm.device.VirtualDevice) [\n" CONTROLLERS
-        DISK("2", "200", "0", FLAT) ", \n" DISK("3", "200", "0", FLAT) "\n]\n";
-    static const char unit[] = "(vim.vm.device.VirtualDevice) [\n" CONTROLLERS
-        DISK("2", "200", "99999999999999999999", FLAT) "\n]\n";
+    static const char no_controller[] =
+        "(vim.vm.device.VirtualDevice) [\n" DISK("2", "9", "0", FLAT) "\n]\n";
+    static const char twice[] = "(vim.vm.device.VirtualDevice) [\n" CONTROLLERS DISK(
+        "2", "200", "0", FLAT) ", \n" DISK("3", "200", "0", FLAT) "\n]\n";
+    static const char unit[] = "(vim.vm.device.VirtualDevice) [\n" CONTROLLERS DISK(
+        "2", "200", "99999999999999999999", FLAT) "\n]\n";
     struct vm_disks d;
     struct err e;
 
@@ -384,9 +394,15 @@ static void patterns_fit_whole_names(void **state)
 static void operands_pick_vms(void **state)
 {
     struct vm items[] = {
-        { .vmid = 1, .name = "web", .vmx = "[ds] w/w.vmx", .uuid = "564d0001-0000-0000-0000-000000000001",
+        { .vmid = 1,
+          .name = "web",
+          .vmx = "[ds] w/w.vmx",
+          .uuid = "564d0001-0000-0000-0000-000000000001",
           .instance_uuid = "52000000-0000-0000-0000-000000000001" },
-        { .vmid = 2, .name = "web*", .vmx = "[ds] x/x.vmx", .uuid = "564d0001-0000-0000-0000-000000000001",
+        { .vmid = 2,
+          .name = "web*",
+          .vmx = "[ds] x/x.vmx",
+          .uuid = "564d0001-0000-0000-0000-000000000001",
           .instance_uuid = "52000000-0000-0000-0000-000000000002" },
         { .vmid = 3, .name = "web2", .vmx = "[ds] y/y.vmx" },
         { .vmid = 12, .name = "twin", .vmx = "[ds] a/a.vmx" },
@@ -411,7 +427,8 @@ static void operands_pick_vms(void **state)
     assert_int_equal(e.code, ERR_NOT_FOUND);
     assert_non_null(strstr(e.text, "#12"));
     assert_non_null(strstr(e.text, "[ds] b/b.vmx"));
-    assert_int_equal(vm_select(&l, "uuid:564d0001-0000-0000-0000-000000000001", picked, &n, &e), -1);
+    assert_int_equal(vm_select(&l, "uuid:564d0001-0000-0000-0000-000000000001", picked, &n, &e),
+                     -1);
     assert_int_equal(vm_select(&l, "uuid:564d", picked, &n, &e), -1);
     assert_int_equal(vm_select(&l, "WEB", picked, &n, &e), -1);
     assert_int_equal(vm_select(&l, "#1x", picked, &n, &e), -1);

@@ -54,7 +54,9 @@ static int tear_down(void **state)
 
 static struct journal_entry an_entry(void)
 {
-    struct journal_entry e = { .kind = JOURNAL_SNAPSHOT, .purpose = JOURNAL_RUN, .vmid = 7, .port = 22 };
+    struct journal_entry e = {
+        .kind = JOURNAL_SNAPSHOT, .purpose = JOURNAL_RUN, .vmid = 7, .port = 22
+    };
 
     strcpy(e.host_uuid, "5e0f");
     strcpy(e.address, "esx1");
@@ -118,10 +120,10 @@ static void text_form_keeps_every_field(void **state)
 
 static void damaged_texts_are_refused(void **state)
 {
-    static const char *const from[] = { "state=intent", "port=22", "vmid=7", "kind=snapshot",
-                                        "token=00", "end\n", "user=root" };
+    static const char *const from[] = { "state=intent", "port=22", "vmid=7",   "kind=snapshot",
+                                        "token=00",     "end\n",   "user=root" };
     static const char *const to[] = { "state=later", "port=22x", "vmid=99999999999", "kind=none",
-                                      "token=0g", "end", "user=\\x0z" };
+                                      "token=0g",    "end",      "user=\\x0z" };
     struct journal_entry a = an_entry(), b;
     struct bytes text = { .ceiling = JOURNAL_ENTRY_BYTES_MAX };
     struct err e;
@@ -214,7 +216,8 @@ static void a_held_entry_cannot_be_taken(void **state)
     assert_int_equal(e.code, ERR_NOT_FOUND);
 }
 
-/* Killed after each step: the next process finds the state that was made durable, and may take it. */
+/* Killed after each step: the next process finds the state that was made durable, and may take it.
+ */
 static void a_killed_process_leaves_its_last_step_unlocked(void **state)
 {
     struct fixture *f = *state;

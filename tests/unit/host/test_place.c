@@ -128,8 +128,9 @@ static void reasons_are_told_apart(void **state)
     char reason[480];
 
     (void)state;
-    assert_int_equal(place_judge_start(126, "sh: /x: Operation not permitted\n", reason, sizeof reason),
-                     PLACE_REFUSED);
+    assert_int_equal(
+        place_judge_start(126, "sh: /x: Operation not permitted\n", reason, sizeof reason),
+        PLACE_REFUSED);
     assert_int_equal(place_judge_start(126, "sh: /x: Permission denied\n", reason, sizeof reason),
                      PLACE_UNRUNNABLE);
     assert_non_null(strstr(reason, "--agent-dir"));
@@ -183,7 +184,8 @@ static bool refuse_on_datastores(struct fake_host *f, char **words, size_t count
                                  struct fake_reply *r)
 {
     (void)f;
-    if (count != 2 || strncmp(words[0], DS, sizeof DS - 1) != 0 || strcmp(words[1], "--version") != 0)
+    if (count != 2 || strncmp(words[0], DS, sizeof DS - 1) != 0 ||
+        strcmp(words[1], "--version") != 0)
         return false;
     snprintf(r->errors, sizeof r->errors, "sh: it: Permission denied\n");
     r->status = 126;
@@ -217,7 +219,8 @@ static bool cut_table(struct fake_host *f, char **words, size_t count, struct fa
 {
     (void)f;
     if (count == 4 && strcmp(words[1], "storage") == 0) {
-        fake_print(r, "Mount Point  Volume Name  UUID  Mounted  Type  Size  Free\n-----------  ----");
+        fake_print(r,
+                   "Mount Point  Volume Name  UUID  Mounted  Type  Size  Free\n-----------  ----");
         return true;
     }
     if (count != 2 || strcmp(words[1], "hostsvc/datastore/listsummary") != 0)
@@ -289,10 +292,11 @@ static void a_strangers_file_in_our_folder_stays(void **state)
 
 static void only_a_folder_with_the_entrys_token_is_removed(void **state)
 {
-    static const char *const bad[] = { "/vmfs/volumes/x", "/etc/.vmferry-00112233445566778899aabbccddeeff",
-                                       "/vmfs/volumes/a/../.vmferry-00112233445566778899aabbccddeefe",
-                                       "/vmfs/volumes/a/../b/.vmferry-00112233445566778899aabbccddeeff",
-                                       "" };
+    static const char *const bad[] = {
+        "/vmfs/volumes/x", "/etc/.vmferry-00112233445566778899aabbccddeeff",
+        "/vmfs/volumes/a/../.vmferry-00112233445566778899aabbccddeefe",
+        "/vmfs/volumes/a/../b/.vmferry-00112233445566778899aabbccddeeff", ""
+    };
     struct fixture *x = *state;
     struct journal_entry entry = { .kind = JOURNAL_AGENT };
     bool removed;
@@ -437,10 +441,9 @@ static void holes_of_a_map_are_jumped_over(void **state)
     struct extent items[] = { { 0, 2 * MIB, EXTENT_DATA },
                               { 2 * MIB, 17 * MIB, EXTENT_ZERO },
                               { 19 * MIB, MIB + 512, EXTENT_DATA } };
-    struct disk_map map = { .items = items,
-                            .count = 3,
-                            .capacity_bytes = DISK_BYTES,
-                            .data_bytes = 3 * MIB + 512 };
+    struct disk_map map = {
+        .items = items, .count = 3, .capacity_bytes = DISK_BYTES, .data_bytes = 3 * MIB + 512
+    };
     struct fixture *x = *state;
     struct source *s = open_disk(x, &map);
     struct extent at;

@@ -12,9 +12,11 @@
 #include "receiver/host/vmx.h"
 
 #define HEAD                                                                                       \
-    "Mount Point                                        Volume Name                                " \
+    "Mount Point                                        Volume Name                              " \
+    "  "                                                                                           \
     " UUID                                 Mounted  Type             Size           Free\n"        \
-    "-------------------------------------------------  ------------------------------------------" \
+    "-------------------------------------------------  "                                          \
+    "------------------------------------------"                                                   \
     "  -----------------------------------  -------  ------  -------------  -------------\n"
 #define ROW(mount, name, uuid, type, size, free)                                                   \
     mount "  " name "  " uuid "     true  " type "  " size "  " free "\n"
@@ -27,8 +29,8 @@
         ROW("/vmfs/volumes/00000000-00000000-0000-000000000003",                                   \
             "OSDATA-00000000-00000000-0000-000000000003", "00000000-00000000-0000-000000000003",   \
             "VFFS  ", " 128580583424", " 124806758400")                                            \
-        ROW("/vmfs/volumes/" U4, "                                          ", U4, "vfat  ",       \
-            "   4293591040", "   4122804224")
+            ROW("/vmfs/volumes/" U4, "                                          ", U4, "vfat  ",   \
+                "   4293591040", "   4122804224")
 
 static void datastores_are_cut_by_the_dashes(void **state)
 {
@@ -56,10 +58,10 @@ static void names_with_blanks_and_wide_letters_keep_their_columns(void **state)
 
     (void)state;
     assert_int_equal(
-        datastores_read_esxcli(
-            HEAD ROW("/vmfs/volumes/" U1, "caf\xc3\xa9 [old]  x                             ", U1,
-                     "NFS41 ", " 118380036096", "            0"),
-            &l, &e),
+        datastores_read_esxcli(HEAD ROW("/vmfs/volumes/" U1,
+                                        "caf\xc3\xa9 [old]  x                             ", U1,
+                                        "NFS41 ", " 118380036096", "            0"),
+                               &l, &e),
         0);
     assert_string_equal(l.items[0].name, "caf\xc3\xa9 [old]  x");
     assert_string_equal(l.items[0].type, "NFS41");
@@ -83,11 +85,11 @@ static void a_damaged_table_is_refused(void **state)
                          &l, &e),
                      -1);
     /* A UUID that would lead elsewhere. */
-    assert_int_equal(datastores_read_esxcli(
-                         HEAD ROW("/vmfs/volumes/" U1, "ds1                                       ",
-                                  "../../etc                          ", "VMFS-6", "            2",
-                                  "            2"),
-                         &l, &e),
+    assert_int_equal(datastores_read_esxcli(HEAD ROW("/vmfs/volumes/" U1,
+                                                     "ds1                                       ",
+                                                     "../../etc                          ",
+                                                     "VMFS-6", "            2", "            2"),
+                                            &l, &e),
                      -1);
 }
 
@@ -101,7 +103,8 @@ static void summaries_of_both_url_forms(void **state)
         "   (vim.Datastore.Summary) {\n      name = \"ds2\", \n"
         "      url = \"ds:///vmfs/volumes/" U4 "/\", \n      capacity = 100, \n"
         "      freeSpace = 50, \n      accessible = true, \n      type = \"NFS\"\n   }, \n"
-        "   (vim.Datastore.Summary) {\n      name = \"away\", \n      accessible = false\n   }\n]\n";
+        "   (vim.Datastore.Summary) {\n      name = \"away\", \n      accessible = false\n   "
+        "}\n]\n";
     struct datastore_list l;
     struct err e;
 
@@ -134,17 +137,22 @@ static void paths_turn_both_ways_and_never_leave(void **state)
     assert_int_equal(datastore_absolute(&l, "/etc/passwd", out, &e), -1);
     assert_int_equal(e.code, ERR_FORMAT);
 
-    assert_int_equal(datastore_resolve(&l, "/vmfs/volumes/" U1 "/a/b.vmdk", "b-flat.vmdk", out, &e), 0);
+    assert_int_equal(datastore_resolve(&l, "/vmfs/volumes/" U1 "/a/b.vmdk", "b-flat.vmdk", out, &e),
+                     0);
     assert_string_equal(out, "/vmfs/volumes/" U1 "/a/b-flat.vmdk");
-    assert_int_equal(datastore_resolve(&l, "/vmfs/volumes/" U1 "/a/b.vmdk", "../c/d.vmdk", out, &e), 0);
+    assert_int_equal(datastore_resolve(&l, "/vmfs/volumes/" U1 "/a/b.vmdk", "../c/d.vmdk", out, &e),
+                     0);
     assert_string_equal(out, "/vmfs/volumes/" U1 "/c/d.vmdk");
     assert_int_equal(datastore_resolve(&l, "/vmfs/volumes/" U1 "/a/b.vmdk",
-                                       "/vmfs/volumes/" U4 "/x.vmdk", out, &e), 0);
+                                       "/vmfs/volumes/" U4 "/x.vmdk", out, &e),
+                     0);
     for (size_t i = 0; i < 7; i++) {
-        static const char *const bad[] = { "../../x", "../../../etc/passwd", "/etc/passwd",
-                                           "vsan://1", "a\nb", "", "./x" };
+        static const char *const bad[] = {
+            "../../x", "../../../etc/passwd", "/etc/passwd", "vsan://1", "a\nb", "", "./x"
+        };
 
-        assert_int_equal(datastore_resolve(&l, "/vmfs/volumes/" U1 "/a/b.vmdk", bad[i], out, &e), -1);
+        assert_int_equal(datastore_resolve(&l, "/vmfs/volumes/" U1 "/a/b.vmdk", bad[i], out, &e),
+                         -1);
         assert_int_equal(e.code, ERR_REFUSED);
     }
     datastore_list_free(&l);
@@ -182,8 +190,8 @@ static void snapshot_get_is_read_as_captured(void **state)
     assert_int_equal(snapshot_parse_get("Get Snapshot:\n", &t, &e), 0);
     assert_int_equal(t.count, 0);
     assert_int_equal(snapshot_parse_get("", &t, &e), -1);
-    assert_int_equal(snapshot_parse_get("Get Snapshot:\n|-ROOT\n--Snapshot Name        : x\n", &t, &e),
-                     -1);
+    assert_int_equal(
+        snapshot_parse_get("Get Snapshot:\n|-ROOT\n--Snapshot Name        : x\n", &t, &e), -1);
     assert_int_equal(e.code, ERR_CORRUPT);
 }
 
@@ -193,11 +201,13 @@ static void snapshot_info_is_walked_in_order(void **state)
         "Get Snapshot Info:\n\n(vim.vm.SnapshotInfo) {\n"
         "   currentSnapshot = 'vim.vm.Snapshot:3-snapshot-1', \n"
         "   rootSnapshotList = (vim.vm.SnapshotTree) [\n      (vim.vm.SnapshotTree) {\n"
-        "         snapshot = 'vim.vm.Snapshot:3-snapshot-1', \n         vm = 'vim.VirtualMachine:3', \n"
+        "         snapshot = 'vim.vm.Snapshot:3-snapshot-1', \n         vm = "
+        "'vim.VirtualMachine:3', \n"
         "         name = \"a\", \n         description = \"name = \"b\", \n id = 9\", \n"
         "         id = 1, \n         createTime = \"2023-05-02T10:11:12.5Z\", \n"
         "         state = \"poweredOff\", \n         quiesced = false, \n"
-        "         childSnapshotList = (vim.vm.SnapshotTree) [\n            (vim.vm.SnapshotTree) {\n"
+        "         childSnapshotList = (vim.vm.SnapshotTree) [\n            (vim.vm.SnapshotTree) "
+        "{\n"
         "               name = \"b\", \n               id = 2, \n               quiesced = true\n"
         "            }\n         ]\n      }, \n      (vim.vm.SnapshotTree) {\n"
         "         name = \"c\", \n         id = 3\n      }\n   ]\n}\n";
@@ -213,8 +223,8 @@ static void snapshot_info_is_walked_in_order(void **state)
     assert_true(t.items[1].id == 2 && t.items[1].depth == 1 && t.items[1].quiesced);
     assert_true(t.items[2].id == 3 && t.items[2].depth == 0);
     snapshot_tree_free(&t);
-    assert_int_equal(snapshot_parse_info("Get Snapshot Info:\n(vim.vm.SnapshotInfo) null\n", 46, &t, &e),
-                     0);
+    assert_int_equal(
+        snapshot_parse_info("Get Snapshot Info:\n(vim.vm.SnapshotInfo) null\n", 46, &t, &e), 0);
     assert_int_equal(t.count, 0);
     assert_int_equal(snapshot_parse_info("Get Snapshot Info:\n", 19, &t, &e), -1);
 }
@@ -231,11 +241,16 @@ static void names_of_ours_are_told_exactly(void **state)
     assert_int_equal(tag.purpose, JOURNAL_RUN);
     snapshot_tag_write(&tag, name);
     assert_string_equal(name, good);
-    assert_true(snapshot_tag_read("vmferry-0123456789abcdef-keep-00112233445566778899aabbccddeeff", &tag));
-    assert_false(snapshot_tag_read("vmferry-0123456789abcdef-run-00112233445566778899aabbccddeeff ", &tag));
-    assert_false(snapshot_tag_read("vmferry-0123456789abcdeF-run-00112233445566778899aabbccddeeff", &tag));
-    assert_false(snapshot_tag_read("vmferry-0123456789abcdef-run-00112233445566778899aabbccddeef", &tag));
-    assert_false(snapshot_tag_read("vmferry-0123456789abcdef-old-00112233445566778899aabbccddeeff", &tag));
+    assert_true(
+        snapshot_tag_read("vmferry-0123456789abcdef-keep-00112233445566778899aabbccddeeff", &tag));
+    assert_false(
+        snapshot_tag_read("vmferry-0123456789abcdef-run-00112233445566778899aabbccddeeff ", &tag));
+    assert_false(
+        snapshot_tag_read("vmferry-0123456789abcdeF-run-00112233445566778899aabbccddeeff", &tag));
+    assert_false(
+        snapshot_tag_read("vmferry-0123456789abcdef-run-00112233445566778899aabbccddeef", &tag));
+    assert_false(
+        snapshot_tag_read("vmferry-0123456789abcdef-old-00112233445566778899aabbccddeeff", &tag));
     assert_false(snapshot_tag_read("", &tag));
 }
 
@@ -243,10 +258,13 @@ static void names_of_ours_are_told_exactly(void **state)
 
 #define MAP_HEAD "Mapping for file /vmfs/volumes/ds/vm/v (1).vmdk (14680064 bytes in size):\n"
 #define MAP_LINES                                                                                  \
-    "[           0:     1048576] --> [VMFS -- LVID:5c8f-1/5c8f-2/1:(  2934964224 -->   2936012800)]\n" \
+    "[           0:     1048576] --> [VMFS -- LVID:5c8f-1/5c8f-2/1:(  2934964224 -->   "           \
+    "2936012800)]\n"                                                                               \
     "[     1048576:    11534336] --> [NOMP -- :(           0 -->     11534336)]\n"                 \
-    "[    12582912:     1048576] --> [VMFS Z- LVID:5c8f-1/5c8f-2/1:(  2948595712 -->   2949644288)]\n" \
-    "[    13631488:     1048576] --> [VMFS -- LVID:5c8f-1/5c8f-2/1:(  2949644288 -->   2950692864)]\n"
+    "[    12582912:     1048576] --> [VMFS Z- LVID:5c8f-1/5c8f-2/1:(  2948595712 -->   "           \
+    "2949644288)]\n"                                                                               \
+    "[    13631488:     1048576] --> [VMFS -- LVID:5c8f-1/5c8f-2/1:(  2949644288 -->   "           \
+    "2950692864)]\n"
 
 static void a_map_that_parses_wholly_is_used(void **state)
 {
@@ -327,9 +345,10 @@ static void a_map_cut_at_any_byte_is_refused(void **state)
 
 static void a_vmx_gives_values_with_escapes_undone(void **state)
 {
-    static const char text[] = ".encoding = \"UTF-8\"\n# x = \"y\"\ndisplayName = \"a |22b|22 |7C |0Ac\"\n"
-                               "scsi0:0.fileName = \"a = b.vmdk\"\r\nctkEnabled = \"true\"\nnoise\n"
-                               "last = \"|00|zz\"";
+    static const char text[] =
+        ".encoding = \"UTF-8\"\n# x = \"y\"\ndisplayName = \"a |22b|22 |7C |0Ac\"\n"
+        "scsi0:0.fileName = \"a = b.vmdk\"\r\nctkEnabled = \"true\"\nnoise\n"
+        "last = \"|00|zz\"";
     struct vmx *v;
     struct err e;
 

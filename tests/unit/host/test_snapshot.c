@@ -45,8 +45,8 @@ static int set_up(void **state)
         return -1;
     x->folder = open(x->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     *state = x;
-    if (journal_open(&x->j, x->folder, INSTALL, &e) != 0 || host_vm(&x->f.host, 7, &x->vm, &e) != 0 ||
-        host_vm_details(&x->f.host, &x->vm, &e) != 0 ||
+    if (journal_open(&x->j, x->folder, INSTALL, &e) != 0 ||
+        host_vm(&x->f.host, 7, &x->vm, &e) != 0 || host_vm_details(&x->f.host, &x->vm, &e) != 0 ||
         host_datastores(&x->f.host, &x->stores, &e) != 0) {
         fprintf(stderr, "%s\n", e.text);
         return -1;
@@ -182,8 +182,9 @@ static void created_read_and_removed(void **state)
         fail_msg("%s", e.text);
     assert_int_equal(plan.count, 1);
     assert_int_equal(plan.items[0].outcome, CHAIN_READ);
-    assert_string_equal(plan.items[0].flat_path,
-                        "/vmfs/volumes/5c8f0001-00000001-0001-000000000001/web 01/web 01-flat.vmdk");
+    assert_string_equal(
+        plan.items[0].flat_path,
+        "/vmfs/volumes/5c8f0001-00000001-0001-000000000001/web 01/web 01-flat.vmdk");
     assert_true(plan.items[0].capacity_bytes == 10485760);
     assert_int_equal(plan.items[0].cid, 0x1a2b3c40);
     assert_true(plan.items[0].thin);
@@ -598,8 +599,8 @@ static void leftovers_are_listed_and_a_named_one_removed(void **state)
     assert_int_equal(l.count, 2);
     assert_false(l.items[0].ours);
     assert_true(l.items[1].ours && l.items[1].journalled);
-    assert_int_equal(reaper_remove_foreign(&x->f.host, x->j, l.items[1].token, text, sizeof text, &e),
-                     -1);
+    assert_int_equal(
+        reaper_remove_foreign(&x->f.host, x->j, l.items[1].token, text, sizeof text, &e), -1);
     assert_int_equal(e.code, ERR_REFUSED);
     if (reaper_remove_foreign(&x->f.host, x->j, l.items[0].token, text, sizeof text, &e) != 0)
         fail_msg("%s", e.text);
@@ -609,8 +610,8 @@ static void leftovers_are_listed_and_a_named_one_removed(void **state)
     assert_true(fake_host_has(&x->f, s->name));
     assert_int_equal(reaper_remove_foreign(&x->f.host, x->j, "ab", text, sizeof text, &e), -1);
     assert_int_equal(e.code, ERR_USAGE);
-    assert_int_equal(reaper_remove_foreign(&x->f.host, x->j, "00112233445566778899aabbccddeeff", text,
-                                           sizeof text, &e),
+    assert_int_equal(reaper_remove_foreign(&x->f.host, x->j, "00112233445566778899aabbccddeeff",
+                                           text, sizeof text, &e),
                      -1);
     assert_int_equal(e.code, ERR_NOT_FOUND);
     snapshot_free(s);

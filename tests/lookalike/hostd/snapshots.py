@@ -1,0 +1,331 @@
+"""Snapshots of a VM: freezing disks, taking snapshots out of the tree, merging what is left.
+
+A link (a disk's descriptor and its data) is frozen while a snapshot names it, and a leaf while the
+.vmx does.  Every other link is merged with its child; so the files say by themselves whether a
+consolidation is needed.
+"""
+
+import os
+import re
+import secrets
+import time
+
+from .delta import GRAIN_BYTES, Delta
+from .dictfile import Descriptor
+from .disk import PIECE, Chain, data_path, merge_ranges, open_link
+
+
+class Fault(Exception):
+    """A fault of the management daemon: type and message as vim-cmd prints them."""
+
+    def __init__(self, kind, message, **fields):
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.fields = fields
+
+
+class Snapshots:
+    """The part of Machine that knows about snapshots."""
+
+    def snapshot(self, uid):
+        for s in self.record["snapshots"]:
+            if s["id"] == uid:
+                return s
+        return None
+
+    def links(self):
+        """{descriptor path: parent's path or None} of all links of all disks."""
+        found = {}
+        starts = [d.path for d in self.disks()]
+        for s in self.record["snapshots"]:
+            starts += s["disks"].values()
+        for path in starts:
+            while path is not None and path not in found:
+                try:
+                    found[path] = Descriptor.load(path).parent_path
+                except (OSError, ValueError):
+                    break
+                path = found[path]
+        return found
+
+    def frozen(self):
+        return {p for s in self.record["snapshots"] for p in s["disks"].values()}
+
+    def needs_consolidation(self):
+        """Some link is neither a leaf nor frozen by a snapshot of the tree."""
+        if not self.valid():
+            return False
+        keep = self.frozen() | {d.path for d in self.disks()}
+        return any(p not in keep for p in self.links())
+
+    def check_snapshot(self, memory, quiesce):
+        """Raise what forbids a snapshot now."""
+        knobs = self.host.knobs
+        for d in self.disks():
+            descriptor = Descriptor.load(d.path)
+            if descriptor.create_type == "vmfsPassthroughRawDeviceMap":
+                raise Fault("vim.fault.SnapshotIncompatibleDeviceInVm",
+                            "Virtual machine is configured to use a device that prevents the "
+                            "snapshot operation: Device '%s' is a physical mode RDM." % d.slot)
+            if d.sharing.lower() == "multi-writer":
+                raise Fault("vim.fault.GenericVmConfigFault", "An error occurred while taking a "
+                            "snapshot: Cannot snapshot shared disk.")
+            if d.independent and self.power == "on":
+                if knobs["independent"] == "fault":
+                    raise Fault("vim.fault.GenericVmConfigFault", "An error occurred while taking "
+                                "a snapshot: This operation is not allowed on virtual machines "
+                                "with independent disks.")
+                if memory:
+                    raise Fault("vim.fault.MemorySnapshotOnIndependentDisk",
+                                "Cannot take a memory snapshot, since the virtual machine is "
+                                "configured with independent disks.")
+        if self.power == "suspended":
+            raise Fault("vim.fault.GenericVmConfigFault", "An error occurred while taking a "
+                        "snapshot: The state of the virtual machine has not changed since the "
+                        "last snapshot operation.")
+        if self.depth() >= 32:
+            raise Fault("vim.fault.TooManySnapshotLevels", "Snapshot hierarchy is too deep.")
+        if quiesce and self.power == "on" and knobs["create-quiesce"] == "fail":
+            raise Fault("vim.fault.ApplicationQuiesceFault", "An error occurred while quiescing "
+                        "the virtual machine. See the virtual machine's event log for details.")
+        if quiesce and self.power == "on" and knobs["create-quiesce"] == "timeout":
+            raise Fault("vim.fault.FilesystemQuiesceFault", "Cannot create a quiesced snapshot "
+                        "because the create snapshot operation exceeded the time limit for "
+                        "holding off I/O in the frozen virtual machine.")
+
+    def depth(self):
+        count = 0
+        s = self.snapshot(self.record["current"])
+        while s is not None:
+            count += 1
+            s = self.snapshot(s["parent"])
+        return count
+
+    def create_snapshot(self, name, description, memory, quiesce):
+        """Freeze every disk that a snapshot can freeze.  The new snapshot's record."""
+        with self.lock:
+            self.check_snapshot(memory, quiesce)
+            vmx = self.vmx()
+            uid = self.record["last_uid"] + 1
+            frozen = {}
+            for d in self.disks(vmx):
+                if not self.host.knobs["keep-truth"] == "off":
+                    self.history(d.slot).mark("%d" % uid, self.capacity(d.slot))
+                if d.independent:
+                    continue
+                child = self.add_child(d.path)
+                frozen[d.slot] = d.path
+                vmx.set(d.slot + ".fileName", self.name_for_vmx(child))
+            self.close_chains()
+            self.record["last_uid"] = uid
+            made = {"id": uid, "name": name, "description": description,
+                    "created": int(time.time() * 1000000), "quiesced": bool(quiesce),
+                    "state": "on" if memory and self.power == "on" else "off",
+                    "parent": self.record["current"], "disks": frozen}
+            self.record["snapshots"].append(made)
+            self.record["current"] = uid
+            state = os.path.join(self.folder, "%s-Snapshot%d.vmsn" % (self.file_stem(), uid))
+            self.host.write_own(state, b"\xd2\xbe\xd2\xbe" + secrets.token_bytes(28000))
+            vmx.save(self.vmx_path)
+            self.write_vmsd()
+            self.log("Checkpoint_Snapshot: snapshot %d" % uid)
+            self.host.changed()
+            return made
+
+    def file_stem(self):
+        return os.path.splitext(os.path.basename(self.record["vmx"]))[0]
+
+    def name_for_vmx(self, path):
+        if os.path.dirname(path) == self.folder:
+            return os.path.basename(path)
+        return path[len(self.host.root):]
+
+    def add_child(self, parent_path):
+        """A new empty link above a leaf; the path of its descriptor."""
+        parent = Descriptor.load(parent_path)
+        folder = os.path.dirname(parent_path)
+        stem = re.sub(r"-\d{6}$", "", os.path.splitext(os.path.basename(parent_path))[0])
+        number = 1
+        while os.path.exists(os.path.join(folder, "%s-%06d.vmdk" % (stem, number))):
+            number += 1
+        child = Descriptor(os.path.join(folder, "%s-%06d.vmdk" % (stem, number)))
+        se_sparse = self.host.snapshot_kind(folder, parent.capacity) == "SESPARSE"
+        child.extent_type = "SESPARSE" if se_sparse else "VMFSSPARSE"
+        child.create_type = "seSparse" if se_sparse else "vmfsSparse"
+        child.extent = "%s-%06d-%s.vmdk" % (stem, number, "sesparse" if se_sparse else "delta")
+        child.cid = child.parent_cid = parent.cid
+        child.parent_hint = os.path.basename(parent_path)
+        child.sectors = parent.sectors
+        child.ddb = {"longContentID": secrets.token_hex(12) + child.cid}
+        if se_sparse:
+            child.ddb["grain"] = "8"
+        Delta.create(child.extent_path, parent.capacity, child.extent_type).close()
+        self.host.own(child.extent_path)
+        child.save()
+        self.host.own(child.path)
+        return child.path
+
+    def remove_snapshot(self, uid, children):
+        """Take a snapshot (or its whole subtree) out of the tree and consolidate.
+
+        Raises Fault; the tree has then changed or not, as remove-while-read says.
+        """
+        with self.lock:
+            doomed = self.subtree(uid) if children else [uid]
+            blocked = self.readers_in_the_way(doomed)
+            how = self.host.knobs["remove-while-read"]
+            if blocked and how == "refuse":
+                raise Fault("vim.fault.GenericVmConfigFault", "An error occurred while "
+                            "consolidating disks: One or more disks are busy.")
+            before = set(self.links())
+            for one in doomed:
+                self.forget_snapshot(one)
+            self.write_vmsd()
+            self.host.changed()
+            if self.host.knobs["remove-result"] == "leaves-children":
+                return
+            self.consolidate(before)
+
+    def subtree(self, uid):
+        out = [uid]
+        for one in out:
+            out += [s["id"] for s in self.record["snapshots"] if s["parent"] == one]
+        return out
+
+    def forget_snapshot(self, uid):
+        gone = self.snapshot(uid)
+        self.record["snapshots"].remove(gone)
+        for s in self.record["snapshots"]:
+            if s["parent"] == uid:
+                s["parent"] = gone["parent"]
+        if self.record["current"] == uid:
+            self.record["current"] = gone["parent"]
+        self.host.delete_own(os.path.join(
+            self.folder, "%s-Snapshot%d.vmsn" % (self.file_stem(), uid)))
+
+    def readers_in_the_way(self, doomed):
+        """Does anybody have a link open that the removal of these snapshots would write?"""
+        keep = {p for s in self.record["snapshots"] if s["id"] not in doomed
+                for p in s["disks"].values()} | {d.path for d in self.disks()}
+        return any(self.host.is_open(data_path(Descriptor.load(p)))
+                   for p in self.links() if p not in keep)
+
+    def consolidate(self, before=()):
+        """Merge every link that no snapshot needs with its child; delete what is then unused."""
+        with self.lock:
+            self.close_chains()
+            busy = False
+            while True:
+                pair = self.next_merge()
+                if pair is None:
+                    break
+                parent, child = pair
+                if self.host.is_open(data_path(Descriptor.load(parent))) and \
+                        self.host.knobs["remove-while-read"] != "allow":
+                    busy = True
+                    break
+                self.merge(parent, child)
+            if not busy:
+                for path in set(before) - set(self.links()):
+                    if os.path.exists(path):
+                        self.delete_link(path)
+            self.write_vmsd()
+            self.host.changed()
+            if busy:
+                raise Fault("vim.fault.GenericVmConfigFault", "An error occurred while "
+                            "consolidating disks: One or more disks are busy.")
+
+    def next_merge(self):
+        links = self.links()
+        keep = self.frozen() | {d.path for d in self.disks()}
+        for path in links:
+            if path in keep:
+                continue
+            children = [c for c, parent in links.items() if parent == path]
+            if len(children) == 1:
+                return path, children[0]
+        return None
+
+    def merge(self, parent_path, child_path):
+        """The child's grains go into its parent, which takes the child's place."""
+        parent = Descriptor.load(parent_path)
+        child = Descriptor.load(child_path)
+        self.merging.add(parent_path)
+        self.host.publish_policy()
+        target = open_link(parent)
+        source = open_link(child)
+        try:
+            for start, count, known in source.runs(0, source.capacity):
+                for at in range(start, start + count if known else start, PIECE):
+                    length = min(PIECE, start + count - at)
+                    self.store(target, at, source.read(at, length))
+            os.fsync(target.fd)
+        finally:
+            source.close()
+            target.close()
+            self.merging.discard(parent_path)
+        parent.cid = child.cid
+        parent.save()
+        for path, above in self.links().items():
+            if above == child_path:
+                grandchild = Descriptor.load(path)
+                grandchild.parent_hint = os.path.basename(parent_path)
+                grandchild.parent_cid = parent.cid
+                grandchild.save()
+        for s in self.record["snapshots"]:
+            for slot, path in s["disks"].items():
+                if path == child_path:
+                    s["disks"][slot] = parent_path
+        vmx = self.vmx()
+        for d in self.disks(vmx):
+            if d.path == child_path:
+                vmx.set(d.slot + ".fileName", self.name_for_vmx(parent_path))
+        vmx.save(self.vmx_path)
+        self.delete_link(child_path)
+
+    @staticmethod
+    def store(target, offset, data):
+        """Into a base as it comes; into a delta in whole grains of its own."""
+        if not isinstance(target, Delta):
+            target.write(offset, data)
+            return
+        assert offset % target.grain == 0, GRAIN_BYTES
+        target.write(offset, data)
+
+    def delete_link(self, path):
+        descriptor = Descriptor.load(path)
+        self.host.delete_own(descriptor.extent_path)
+        self.host.delete_own(path)
+        self.written.discard(path)
+
+    def revert(self, uid):
+        """Back to a snapshot: what was written since is thrown away."""
+        with self.lock:
+            s = self.snapshot(uid)
+            before = set(self.links())
+            vmx = self.vmx()
+            for d in self.disks(vmx):
+                if d.slot not in s["disks"]:
+                    continue
+                old = self.chain(d)
+                child = self.add_child(s["disks"][d.slot])
+                with Chain(child) as new:
+                    history = self.history(d.slot)
+                    for start, stop in _different(old, new):
+                        history.save(old, start, stop - start)
+                vmx.set(d.slot + ".fileName", self.name_for_vmx(child))
+            self.close_chains()
+            vmx.save(self.vmx_path)
+            self.record["current"] = uid
+            self.record["power"] = "off"
+            for path in before - set(self.links()):
+                if os.path.exists(path):
+                    self.delete_link(path)
+            self.write_vmsd()
+            self.host.changed()
+
+
+def _different(a, b):
+    """Ranges where two chains of one disk may differ: all that either may hold."""
+    return merge_ranges(a.ranges() + b.ranges())
