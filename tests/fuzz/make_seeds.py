@@ -246,6 +246,7 @@ def hosts():
     put("snapshots", "info", b"\0" + SNAPINFO.encode())
     put("snapshots", "info-none", b"\0Get Snapshot:\n(vim.vm.SnapshotInfo) null\n")
     put("snapshots", "get", b"\1" + SNAPGET.encode())
+    put("snapshots", "get-vast-id", b"\1" + SNAPGET.replace("Id        : 3", "Id        : 4294967299").encode())
     put("snapshots", "name", b"\2vmferry-0123456789abcdef-keep-0123456789abcdef0123456789abcdef")
     put("datastores", "esxcli", b"\0" + VMFS.encode())
     put("datastores", "esxcli-bad", b"\0" + VMFS.replace("true", "yes ").encode())

@@ -199,7 +199,7 @@ static void run(struct source_end *s, struct pull *p)
         say_plan, say_run, say_data, say_end, say_raw, say_credit, say_unsealed,
     };
 
-    while (p->left > 0 && !s->peer.over) {
+    while (p->left > 0 && !p->spent && !s->peer.over) {
         words[pull_u8(p) % 7](s, p);
         peer_turn(&s->peer, TURNS);
     }

@@ -1,4 +1,5 @@
 /* Trees of snapshots: the first byte chooses get.snapshotinfo or snapshot.get.  And our own names. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,17 @@ static void name(const char *text)
         return;
     snapshot_tag_write(&tag, again);
     FUZZ_CHECK(strcmp(again, text) == 0);
+}
+
+/* Removal goes by these numbers: each stands in the text as it is. */
+static void ids(const struct snapshot_tree *t, const char *text)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        char number[16];
+
+        snprintf(number, sizeof number, "%u", t->items[i].id);
+        FUZZ_CHECK(strstr(text, number) != NULL);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -37,6 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 1:
         rc = snapshot_parse_get(text, &t, &e);
+        if (rc == 0)
+            ids(&t, text);
         break;
     default:
         name(text);

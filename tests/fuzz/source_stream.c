@@ -325,7 +325,7 @@ static void run(struct sink_end *s, struct pull *p)
         say_finished,  say_dial,       say_second_hello, say_raw,  cut,       repeat,
     };
 
-    while (p->left > 0 && !s->control.over) {
+    while (p->left > 0 && !p->spent && !s->control.over) {
         uint8_t word = pull_u8(p);
 
         words[(word & 0x7f) % 12](s, p);
