@@ -65,6 +65,7 @@ struct source_walk {
     /* credits, in message bytes */
     uint64_t may_send;
     uint64_t owed;
+    uint64_t may_come; /* digests that the sink may still send */
 
     /* rate */
     uint64_t rate, next_send_us;
@@ -268,6 +269,7 @@ static int check_held(const struct source_walk *w, const struct msg_held *h, str
 static int take_held(struct source_walk *w, struct stream_message *m, struct err *e)
 {
     struct held_range *h = calloc(1, sizeof *h);
+    uint64_t cost;
 
     if (h == NULL)
         return err_sys(e, "getting memory for digests");
@@ -276,6 +278,13 @@ static int take_held(struct source_walk *w, struct stream_message *m, struct err
         free(h);
         return -1;
     }
+    /* The inbox does not bound them: they stay here until the walk has passed them. */
+    cost = MSG_FIXED_held + h->held.tail_bytes;
+    if (cost > w->may_come) {
+        free(h);
+        return err_set(e, ERR_PEER, "more digests than the credits allow");
+    }
+    w->may_come -= cost;
     h->message = m;
     if (w->held_last != NULL)
         w->held_last->next = h;
@@ -436,6 +445,7 @@ static int held_advance(struct source_walk *w, struct err *e)
     if (w->owed >= DIGEST_CREDIT / 4) {
         struct msg_credit credit = { .bytes = w->owed };
 
+        w->may_come += w->owed;
         w->owed = 0;
         return link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e);
     }
@@ -713,6 +723,7 @@ static int start(struct source_walk *w, struct err *e)
     struct msg_reading reading = { .end_bytes = w->walk_at };
 
     w->started = true;
+    w->may_come = credit.bytes;
     if (link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e) != 0)
         return -1;
     return link_send_reading(stream_link(w->stream), stream_id(w->stream), &reading, e);
