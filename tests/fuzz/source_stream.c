@@ -51,7 +51,7 @@ static void hear(void *context, const struct message_header *h, const uint8_t *b
         s->planned = plan.offset_bytes;
         p = (struct pull){ .at = plan.tail, .left = plan.tail_bytes };
         while (p.left > 0)
-            s->planned += pull_u64(&p) >> 1;
+            s->planned += pull_u64(&p) >> 2;
         FUZZ_CHECK(s->planned <= VAST_BYTES);
     } else if (h->type == MSG_end && h->stream == s->stream) {
         FUZZ_CHECK(msg_end_decode(&end, body, bytes, &e) == 0);
