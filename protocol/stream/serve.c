@@ -15,6 +15,7 @@ struct disk {
     unsigned streams;
     struct source *source;
     struct hole_map holes; /* while it is being told */
+    bool holes_told;       /* once is enough */
 };
 
 /* What a stream's walk is part of. */
@@ -28,7 +29,7 @@ struct served {
 struct serve {
     struct serve_config config;
     struct disk disks[SERVE_DISKS_MAX];
-    struct served streams[HUB_STREAMS_MAX];
+    struct served streams[SERVE_STREAMS_MAX];
     struct {
         uint32_t connection, request;
     } dials[HUB_LINKS_MAX]; /* 0: free */
@@ -65,7 +66,7 @@ void serve_free(struct serve *v)
 {
     if (v == NULL)
         return;
-    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
+    for (size_t i = 0; i < SERVE_STREAMS_MAX; i++)
         if (v->streams[i].stream != NULL)
             served_drop(&v->streams[i]);
     for (size_t i = 0; i < SERVE_DISKS_MAX; i++)
@@ -194,6 +195,7 @@ static int add_holes(struct disk *d, const struct msg_disk_holes *m, struct err 
     if (hole_source_new(&wrapped, d->source, &d->holes, e) != 0)
         return -1;
     d->source = wrapped;
+    d->holes_told = true;
     return 0;
 }
 
@@ -208,7 +210,7 @@ static int hear_disk_holes(struct serve *v, struct hub *s, const uint8_t *body, 
     if (msg_disk_holes_decode(&m, body, body_bytes, e) != 0)
         return -1;
     d = disk_of(v, m.disk);
-    if (d == NULL || d->streams > 0)
+    if (d == NULL || d->streams > 0 || d->holes_told)
         rc = err_set(&why, ERR_PEER, "disk %" PRIu32 " takes no holes now", m.disk);
     else
         rc = add_holes(d, &m, &why);
@@ -223,7 +225,7 @@ static int start_stream(struct serve *v, struct hub *s, uint32_t id,
     struct source_walk_config config = { .open = m, .pool = hub_pool(s) };
     struct served *sv = NULL;
 
-    for (size_t i = 0; i < HUB_STREAMS_MAX && sv == NULL; i++)
+    for (size_t i = 0; i < SERVE_STREAMS_MAX && sv == NULL; i++)
         if (v->streams[i].stream == NULL)
             sv = &v->streams[i];
     if (sv == NULL)
@@ -269,7 +271,7 @@ void serve_tend(struct serve *v, struct hub *s)
         enum stream_state state = stream_state(ended, &why);
         uint32_t id = stream_id(ended);
 
-        for (size_t i = 0; i < HUB_STREAMS_MAX; i++) {
+        for (size_t i = 0; i < SERVE_STREAMS_MAX; i++) {
             struct served *sv = &v->streams[i];
             struct link *l;
 

@@ -65,6 +65,7 @@ struct source_walk {
     /* credits, in message bytes */
     uint64_t may_send;
     uint64_t owed;
+    uint64_t may_come; /* digests that the sink may still send */
 
     /* rate */
     uint64_t rate, next_send_us;
@@ -194,6 +195,18 @@ void source_walk_free(struct source_walk *w)
 
 /* ---- what the sink says ---- */
 
+/*
+ * What the sink tells leaves the inbox for lists that only the walk shortens: here, not there, the
+ * credits bound it.
+ */
+static int take_credit(struct source_walk *w, uint64_t cost, struct err *e)
+{
+    if (cost > w->may_come)
+        return err_set(e, ERR_PEER, "more digests than the credits allow");
+    w->may_come -= cost;
+    return 0;
+}
+
 /* Takes the message over when it returns 0. */
 static int take_nodes(struct source_walk *w, struct stream_message *m, struct err *e)
 {
@@ -201,6 +214,8 @@ static int take_nodes(struct source_walk *w, struct stream_message *m, struct er
 
     if (m->body_bytes == 0 || m->body_bytes % (1 + DIGEST_BYTES) != 0)
         return err_set(e, ERR_PEER, "half a tree node");
+    if (take_credit(w, MESSAGE_HEADER_BYTES + m->body_bytes, e) != 0)
+        return -1;
     n = calloc(1, sizeof *n);
     if (n == NULL)
         return err_sys(e, "getting memory for tree nodes");
@@ -273,6 +288,10 @@ static int take_held(struct source_walk *w, struct stream_message *m, struct err
         return err_sys(e, "getting memory for digests");
     if (msg_held_decode(&h->held, m->body, m->body_bytes, e) != 0 ||
         check_held(w, &h->held, e) != 0) {
+        free(h);
+        return -1;
+    }
+    if (take_credit(w, MSG_FIXED_held + h->held.tail_bytes, e) != 0) {
         free(h);
         return -1;
     }
@@ -425,21 +444,26 @@ static struct op *op_push(struct source_walk *w, enum plan_kind kind, uint64_t o
     return op;
 }
 
-/* Give back the credit of digests that are used up. */
-static int held_advance(struct source_walk *w, struct err *e)
+/* Digests that the walk has passed are done with. */
+static void held_advance(struct source_walk *w)
 {
     while (w->held_first != NULL &&
            w->held_first->held.offset_bytes + w->held_first->held.length_bytes <= w->walk_at) {
         w->owed += MSG_FIXED_held + w->held_first->held.tail_bytes;
         held_drop_first(w);
     }
-    if (w->owed >= DIGEST_CREDIT / 4) {
-        struct msg_credit credit = { .bytes = w->owed };
+}
 
-        w->owed = 0;
-        return link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e);
-    }
-    return 0;
+/* Give back the credit of what is used up. */
+static int credit_return(struct source_walk *w, struct err *e)
+{
+    struct msg_credit credit = { .bytes = w->owed };
+
+    if (w->owed < DIGEST_CREDIT / 4)
+        return 0;
+    w->may_come += w->owed;
+    w->owed = 0;
+    return link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e);
 }
 
 /* Copy what is held of a piece; false while some of it has not come yet. */
@@ -521,7 +545,8 @@ static int walk_on(struct source_walk *w, bool *progress, struct err *e)
         w->plan_first++;
     w->totals.read_bytes += piece->count_bytes;
     piece_start(w->pieces, piece, w->stream);
-    return held_advance(w, e);
+    held_advance(w);
+    return 0;
 }
 
 /* ---- emission ---- */
@@ -713,6 +738,7 @@ static int start(struct source_walk *w, struct err *e)
     struct msg_reading reading = { .end_bytes = w->walk_at };
 
     w->started = true;
+    w->may_come = credit.bytes;
     if (link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e) != 0)
         return -1;
     return link_send_reading(stream_link(w->stream), stream_id(w->stream), &reading, e);
@@ -737,7 +763,7 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
     if (w->sample != NULL)
         return sample_on(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
     if (plan_send(w, &progress, e) != 0 || emit(w, &progress, e) != 0 ||
-        walk_on(w, &progress, e) != 0)
+        walk_on(w, &progress, e) != 0 || credit_return(w, e) != 0)
         return STEP_FAILED;
     if (w->emit_at == w->capacity && !w->ended && w->may_send >= MSG_FIXED_run) {
         if (finish(w, e) != 0)

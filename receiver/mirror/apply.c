@@ -113,13 +113,23 @@ static int open_redo(struct store *s, const struct manifest *c, const struct man
     return r->blocks_fd < 0 ? -1 : 0;
 }
 
+/* Setting the same size again would make an unchanged file look changed to whoever copies it. */
+static int set_length(int fd, uint64_t bytes, struct err *e)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size == bytes)
+        return 0;
+    return ftruncate(fd, (off_t)bytes) == 0 ? 0 : err_sys(e, "setting the size");
+}
+
 /* New capacities first: a block may lie behind the old end. */
 static int set_lengths(struct redo *r, const struct manifest_disk *d, struct err *e)
 {
-    if (ftruncate(r->image_fd, (off_t)d->capacity_bytes) != 0)
-        return err_sys(e, "setting the size of %s", d->was);
-    if (ftruncate(r->digests.fd, (off_t)(shape_blocks(shape_of(d)) * DIGEST_BYTES)) != 0)
-        return err_sys(e, "setting the size of digests-%" PRIu64, d->number);
+    if (set_length(r->image_fd, d->capacity_bytes, e) != 0)
+        return err_add(e, "%s", d->was);
+    if (set_length(r->digests.fd, shape_blocks(shape_of(d)) * DIGEST_BYTES, e) != 0)
+        return err_add(e, "digests-%" PRIu64, d->number);
     return 0;
 }
 

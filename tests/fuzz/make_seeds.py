@@ -387,7 +387,11 @@ def others():
     put("source_stream", "many", bytes((0, 0, 0)) + bytes((2, 0, 0, 0)) * 70)
     put("source_stream", "big", bytes((0, 0, 0)) + bytes((2, 6, 8, 0)) * 12)
     for n in range(3):
-        put("source_stream", f"repeat-{n}", bytes((0, 0, 0, 2, 0, 0, 0, 11, 255, n, 0x25, 0, 3, 4)))
+        put("source_stream", f"repeat-{n}", bytes((0, 0, 0, 2, 0, 0, 0, 11, 255, n, 0x25, 0, 0)))
+    vast = (0, 12, 0, 2, 0, 0, 12)
+    put("source_stream", "vast", bytes(vast + (3, 1, 5, 4, 0xFF, 0xFF)))
+    put("source_stream", "digests-without-end", bytes(vast + (0x8B, 255, 0, 0x15) * 60))
+    put("source_stream", "holes-again", bytes((0, 0, 0) + (0x8B, 255, 1, 0x21, 0, 1, 1) * 290))
     put("handshake", "stranger", b"\0VMF1\r\n\x1a\n" + bytes(range(168)))
     put("handshake", "good", b"\1" + struct.pack("<IBBBBH", 2, 3, 3, 1, 1, 0xFFFF) + b"n" * 32)
     put("handshake", "choose", b"\1" + struct.pack("<IBBBBH", 9, 2, 1, 0x80, 0, 0xFFFF) + b"n" * 32)

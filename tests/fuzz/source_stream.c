@@ -14,7 +14,8 @@
 #include "tests/fuzz/peer.h"
 #include "tests/unit/stream/memory_disk.h"
 
-enum { BLOCK = BLOCK_BYTES_MIN, BLOCKS = 12, TURNS = 4, SECOND = 2, DISKS = 16 };
+enum { BLOCK = BLOCK_BYTES_MIN, BLOCKS = 12, TURNS = 4, SECOND = 2, DISKS = 16, VAST_DISKS = 12 };
+#define VAST_BYTES (UINT64_C(1) << 40)
 
 struct sink_end {
     struct peer control, second;
@@ -24,6 +25,8 @@ struct sink_end {
     /* of the stream opened last */
     uint32_t stream;
     uint64_t planned, held;
+    uint64_t granted, used; /* credit for digests, in message bytes */
+    bool watched;           /* those two count: the stream is one whose end would be heard of */
     bool ended;
     uint8_t root[DIGEST_BYTES];
 };
@@ -31,19 +34,25 @@ struct sink_end {
 static void hear(void *context, const struct message_header *h, const uint8_t *body, size_t bytes)
 {
     struct sink_end *s = context;
+    struct msg_credit credit;
     struct msg_plan plan;
     struct msg_end end;
     struct err e;
 
-    if (h->type == MSG_plan && h->stream == s->stream) {
+    if (h->type == MSG_failed) {
+        s->watched = false;
+    } else if (h->type == MSG_credit && h->stream == s->stream) {
+        FUZZ_CHECK(msg_credit_decode(&credit, body, bytes, &e) == 0);
+        s->granted += credit.bytes;
+    } else if (h->type == MSG_plan && h->stream == s->stream) {
         struct pull p;
 
         FUZZ_CHECK(msg_plan_decode(&plan, body, bytes, &e) == 0);
         s->planned = plan.offset_bytes;
         p = (struct pull){ .at = plan.tail, .left = plan.tail_bytes };
         while (p.left > 0)
-            s->planned += pull_u64(&p) >> 1;
-        FUZZ_CHECK(s->planned <= sizeof s->disk);
+            s->planned += pull_u64(&p) >> 2;
+        FUZZ_CHECK(s->planned <= VAST_BYTES);
     } else if (h->type == MSG_end && h->stream == s->stream) {
         FUZZ_CHECK(msg_end_decode(&end, body, bytes, &e) == 0);
         memcpy(s->root, end.root, sizeof s->root);
@@ -55,6 +64,21 @@ struct lent_source {
     struct memory_source memory;
 };
 
+static int vast_extent_at(struct source *s, uint64_t offset, struct extent *out, struct err *e)
+{
+    (void)e;
+    *out = (struct extent){ offset, s->capacity_bytes - offset, EXTENT_DATA };
+    return 0;
+}
+
+static int vast_read(struct source *s, uint64_t offset, void *out, size_t count, struct err *e)
+{
+    (void)e;
+    FUZZ_CHECK(offset <= s->capacity_bytes && count <= s->capacity_bytes - offset);
+    memset(out, 0, count);
+    return 0;
+}
+
 static void lent_close(struct source *s)
 {
     free(s);
@@ -63,6 +87,7 @@ static void lent_close(struct source *s)
 static int disk_open(void *context, const struct msg_disk_open *m, struct source **out,
                      enum hole_knowledge *holes, struct err *e)
 {
+    static const struct source_ops vast_ops = { vast_extent_at, vast_read, lent_close };
     static struct source_ops ops;
     struct sink_end *s = context;
     struct lent_source *l;
@@ -77,6 +102,11 @@ static int disk_open(void *context, const struct msg_disk_open *m, struct source
     ops = *l->memory.source.ops;
     ops.close = lent_close;
     l->memory.source.ops = &ops;
+    if (m->disk >= VAST_DISKS) {
+        l->memory.source.ops = &vast_ops;
+        l->memory.source.flags = 0;
+        l->memory.source.capacity_bytes = l->memory.source.allocated_bytes = VAST_BYTES;
+    }
     *holes = HOLES_SEEK;
     *out = &l->memory.source;
     return 0;
@@ -135,7 +165,7 @@ static void say_stream_open(struct sink_end *s, struct pull *p)
                                  .compress = (kind & 2) != 0 ? 1 : 0 };
 
     if ((kind & 4) != 0)
-        m.block_bytes = (uint32_t)BLOCK << (size & 15);
+        m.block_bytes = (uint32_t)BLOCK << (size & 7) | (size & 8); /* 8: no power of two */
     if ((kind & 8) != 0)
         m.from_bytes = (uint64_t)(size >> 4) * m.block_bytes;
     if ((kind & 16) != 0)
@@ -148,6 +178,8 @@ static void say_stream_open(struct sink_end *s, struct pull *p)
     s->stream += 1u + ((kind & 64) != 0 ? size : 0);
     s->planned = s->held = m.from_bytes;
     s->ended = false;
+    s->granted = s->used = 0;
+    s->watched = m.connection == CONTROL_CONNECTION;
     peer_say_stream_open(&s->control, s->stream, &m);
 }
 
@@ -172,6 +204,7 @@ static void say_held(struct sink_end *s, struct pull *p)
         m.length_bytes = pull_u64(p);
     }
     s->held += m.length_bytes;
+    s->used += MSG_FIXED_held + m.tail_bytes;
     peer_say_held(link_for(s, kind), s->stream, &m);
 }
 
@@ -200,6 +233,7 @@ static void say_finished(struct sink_end *s, struct pull *p)
     uint8_t kind = pull_u8(p);
     struct msg_finished m = { .tail_bytes = 0 };
 
+    s->watched = false;
     memcpy(m.root, s->root, sizeof m.root);
     m.root[0] ^= kind & 1;
     peer_say_finished(link_for(s, kind), s->stream, &m);
@@ -240,6 +274,8 @@ static void say_raw(struct sink_end *s, struct pull *p)
 
     push_u16(&out, types[type % (sizeof types / sizeof types[0])]);
     push_u16(&out, 0);
+    if ((kind & 1) != 0)
+        s->watched = false; /* it may have come to its good end */
     push_u32(&out, (kind & 1) != 0 ? s->stream : kind & 6);
     if (body != NULL)
         push_copy(&out, body, (size_t)(p->at - body));
@@ -257,16 +293,14 @@ static void cut(struct sink_end *s, struct pull *p)
 /* The same word again and again, without waiting for what comes of it. */
 static void repeat(struct sink_end *s, struct pull *p)
 {
+    unsigned count = pull_u8(p);
+    uint8_t which = pull_u8(p);
     struct pull word = *p;
-    unsigned count = pull_u8(&word);
-    uint8_t which = pull_u8(&word);
 
     for (unsigned i = 0; i < count; i++) {
-        struct pull again = word;
-
-        (which % 3 == 0 ? say_held : which % 3 == 1 ? say_disk_holes : say_stream_open)(s, &again);
+        *p = word;
+        (which % 3 == 0 ? say_held : which % 3 == 1 ? say_disk_holes : say_stream_open)(s, p);
     }
-    pull_u16(p);
 }
 
 static void turn(struct sink_end *s, unsigned turns)
@@ -299,6 +333,8 @@ static void run(struct sink_end *s, struct pull *p)
             turn(s, TURNS);
     }
     turn(s, 4 * TURNS);
+    if (!s->control.over && s->watched)
+        FUZZ_CHECK(s->used <= s->granted);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
