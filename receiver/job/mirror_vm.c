@@ -198,13 +198,15 @@ static void tell_plan(struct work *w)
         else if (!d->readable)
             snprintf(line, sizeof line, "%s: cannot be read: %s", d->slot, d->why.text);
         else
-            snprintf(line, sizeof line, "%s: %s, %s%s, changes by %s", d->slot,
+            snprintf(line, sizeof line, "%s: %s, %s%s, %s", d->slot,
                      size_text(size, d->capacity_bytes),
                      w->read.way == CHAIN_DIRECTLY ? "read as it is" : "read below a snapshot",
                      w->read.read_path == READ_PATH_SSH_DD  ? " with dd over SSH"
                      : w->read.read_path == READ_PATH_AGENT ? " by the agent"
                                                             : "",
-                     w->first || o->full ? "nothing: all is sent" : "digests");
+                     o->full    ? "all is sent"
+                     : w->first ? "for the first time"
+                                : "changes by digests");
         if (w->job->events->plan != NULL)
             w->job->events->plan(w->job->events->context, w->job->vm->name, line);
     }
