@@ -351,7 +351,26 @@ static void fill_disks(struct work *w)
     }
 }
 
-/* After the commit nothing makes the run bad; what goes wrong is said. */
+/* The images could not be brought to the committed generation. */
+static void not_applied(struct work *w, const struct err *e)
+{
+    struct vm_result *v = w->result;
+
+    if (e->code == ERR_CORRUPT)
+        log_warning("%s: %s; the next run reads that disk whole", w->job->vm->name, e->text);
+    else
+        log_warning("%s: the generation is safe, but the images are not updated yet: %s; the next "
+                    "command on this mirror finishes it",
+                    w->job->vm->name, e->text);
+    if (e->code == ERR_BUSY) {
+        v->cleanup_left = true; /* a reader is at work: nothing is wrong */
+    } else if (e->code != ERR_STOPPED) {
+        v->outcome = OUTCOME_FAILED;
+        v->why = *e;
+    }
+}
+
+/* Behind the commit: the run is good unless the images cannot follow. */
 static void complete(struct work *w)
 {
     uint64_t read_bytes = 0;
@@ -367,11 +386,7 @@ static void complete(struct work *w)
     }
     step(w, "updating the images");
     if (mirror_run_apply(w->run, &e) != 0) {
-        log_warning("%s: the generation is safe, but the images are not updated yet: %s; the next "
-                    "command on this mirror finishes it",
-                    w->job->vm->name, e.text);
-        if (e.code == ERR_SPACE || e.code == ERR_CORRUPT)
-            w->result->why = e;
+        not_applied(w, &e);
         return;
     }
     mirror_run_end(w->run);

@@ -38,7 +38,7 @@ class Tampered(MirrorCase):
     def file(self, pattern):
         found = sorted(glob.glob(os.path.join(self.store, pattern)))
         self.assertTrue(found, "%s: %s" % (pattern, os.listdir(self.store)))
-        return found[-1]
+        return max(found, key=os.path.getsize) if "delta" in pattern else found[-1]
 
     def flip(self, path, at=None):
         """One bit, times kept: as a disk that rots."""
@@ -162,8 +162,7 @@ class Tampered(MirrorCase):
         self.damaged(path)
 
     def test_restore_through_a_damaged_delta_is_refused(self):
-        for path in glob.glob(os.path.join(self.store, "delta-*.blocks")):
-            self.flip(path)
+        self.flip(self.file("delta-1-*.blocks"))
         self.damaged("delta-", "restore", *self.restore(1))
         # The newest one needs no delta.
         shutil.rmtree(os.path.join(self.folder, "out"), ignore_errors=True)
@@ -282,6 +281,51 @@ class Redo(MirrorCase):
 
     def test_commit_record(self):
         self.committed_redo("commit")
+
+
+class Part(Case):
+    """A first mirror that was cut, and spoiled before it goes on."""
+    disks = [{"size": "24m", "content": {"seed": 9, "share": 0.9}}]
+
+    def cut(self):
+        vm = self.vm()
+        self.dir = os.path.join(self.folder, "m")
+        run = self.start("mirror", "--json", "--bwlimit", "3M", "--compress", "none",
+                         self.place(), vm, self.dir)
+        run.wait_line('"sent":')
+        time.sleep(3)
+        run.signal(signal.SIGINT)
+        self.assert_code(run.finish(), 130)
+        self.assert_nothing_published(self.dir)
+        return vm, os.path.join(self.dir, ".%s.part" % vm, ".vmferry")
+
+    def spoil(self, name, change):
+        vm, store = self.cut()
+        path = os.path.join(store, name)
+        st = os.stat(path)
+        change(path)
+        os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+        self.mirror(vm, self.dir, expect=OK)
+        self.assert_true_image(vm, self.dir)
+        self.check(self.dir)
+
+    @staticmethod
+    def overwrite(path):
+        with open(path, "r+b") as f:
+            f.seek(os.path.getsize(path) // 20)
+            f.write(os.urandom(3000))
+
+    def test_image(self):
+        self.spoil("image-1.raw", self.overwrite)
+
+    def test_digests(self):
+        self.spoil("image-1.digests", self.overwrite)
+
+    def test_checkpoint(self):
+        self.spoil("image-1.checkpoint", self.overwrite)
+
+    def test_image_cut_short(self):
+        self.spoil("image-1.raw", lambda p: os.truncate(p, 2 * MB))
 
 
 if __name__ == "__main__":
