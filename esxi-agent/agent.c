@@ -112,7 +112,7 @@ static int serve_session(struct agent *a, struct hub *s, struct serve *v, struct
 int agent_run(struct err *e)
 {
     static const struct hub_handler handler = { .control = serve_control,
-                                                    .link_up = serve_link_up };
+                                                .link_up = serve_link_up };
     struct agent a = { 0 };
     struct serve_config serving = { .disk_open = open_disk, .dial = dial_back, .context = &a };
     struct hub_config config = { .handler = &handler, .version = VMFERRY_VERSION };
@@ -129,9 +129,8 @@ int agent_run(struct err *e)
     config.context = v;
     config.workers = a.bootstrap.workers_max;
     config.silence_ms = a.bootstrap.silence_max_ms;
-    if (hub_new(&s, &config, e) != 0 ||
-        hub_link_add(s, STDIN_FILENO, STDOUT_FILENO, &keys,
-                         aead_sodium_find(keys.choice.aead), e) != 0)
+    if (hub_new(&s, &config, e) != 0 || hub_link_add(s, STDIN_FILENO, STDOUT_FILENO, &keys,
+                                                     aead_sodium_find(keys.choice.aead), e) != 0)
         goto out;
     rc = serve_session(&a, s, v, e);
 

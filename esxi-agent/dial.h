@@ -18,8 +18,8 @@ int dial(const char *address, uint16_t port, uint32_t connection, uint64_t timeo
          struct handshake_keys *keys, struct err *e);
 
 /*
- * Shake hands as initiator over descriptors that are open already, until the clock reaches until_ms.
- * 0, or -1 as above.
+ * Shake hands as initiator over descriptors that are open already, until the clock reaches
+ * until_ms. 0, or -1 as above.
  */
 int shake_hands(int in_fd, int out_fd, uint64_t until_ms, const struct session_secret *secret,
                 const struct handshake_offer *offer, struct handshake_keys *keys, struct err *e);

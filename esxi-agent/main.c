@@ -12,7 +12,8 @@
 #include "protocol/wire/handshake.h"
 #include "version.h"
 
-/* One line with what this build holds, so that a wrong one on a host can be told from its output. */
+/* One line with what this build holds, so that a wrong one on a host can be told from its output.
+ */
 static int print_version(void)
 {
     printf("vmferry-agent %s protocol %d zstd %s libsodium %s ciphers 0x%02x\n", VMFERRY_VERSION,

@@ -1,5 +1,6 @@
 /*
- * The one growable buffer, with a ceiling.  Empty value: { 0 } plus a ceiling; release with bytes_free.
+ * The one growable buffer, with a ceiling.  Empty value: { 0 } plus a ceiling; release with
+ * bytes_free.
  */
 #ifndef PROTOCOL_BASE_BYTES_H
 #define PROTOCOL_BASE_BYTES_H
@@ -19,7 +20,8 @@ struct bytes {
 /* Append count bytes.  0, or -1 with ERR_LIMIT (past the ceiling) or ERR_SYSTEM (no memory). */
 int bytes_append(struct bytes *b, const void *data, size_t count, struct err *e);
 
-/* Make room for count more bytes and return where they go; the caller adds to b->count.  NULL as above. */
+/* Make room for count more bytes and return where they go; the caller adds to b->count.  NULL as
+ * above. */
 uint8_t *bytes_reserve(struct bytes *b, size_t count, struct err *e);
 
 /* The content as text with a NUL behind it that does not count; owned by b.  NULL as above. */

@@ -1,7 +1,7 @@
 /*
- * Cursors for little-endian structures of the wire and of files.  Decode every field, then ask once:
- * a reading cursor that would leave its bytes yields 0 and stays `spent`; a writing cursor that would
- * leave its room writes nothing and stays `full`.
+ * Cursors for little-endian structures of the wire and of files.  Decode every field, then ask
+ * once: a reading cursor that would leave its bytes yields 0 and stays `spent`; a writing cursor
+ * that would leave its room writes nothing and stays `full`.
  */
 #ifndef PROTOCOL_BASE_CURSOR_H
 #define PROTOCOL_BASE_CURSOR_H

@@ -89,14 +89,22 @@ int err_add(struct err *e, const char *format, ...)
 const char *err_code_name(enum err_code code)
 {
     static const char *const names[ERR_CODE_COUNT] = {
-        [ERR_NONE] = "none",         [ERR_SYSTEM] = "system",
-        [ERR_USAGE] = "usage",       [ERR_NOT_FOUND] = "not-found",
-        [ERR_SOURCE] = "source",     [ERR_CORRUPT] = "corrupt",
-        [ERR_BUSY] = "busy",         [ERR_AUTH] = "auth",
-        [ERR_SPACE] = "space",       [ERR_CLEANUP] = "cleanup",
-        [ERR_UNSUPPORTED] = "unsupported", [ERR_REFUSED] = "refused",
-        [ERR_NETWORK] = "network",   [ERR_FORMAT] = "format",
-        [ERR_LIMIT] = "limit",       [ERR_PEER] = "peer",
+        [ERR_NONE] = "none",
+        [ERR_SYSTEM] = "system",
+        [ERR_USAGE] = "usage",
+        [ERR_NOT_FOUND] = "not-found",
+        [ERR_SOURCE] = "source",
+        [ERR_CORRUPT] = "corrupt",
+        [ERR_BUSY] = "busy",
+        [ERR_AUTH] = "auth",
+        [ERR_SPACE] = "space",
+        [ERR_CLEANUP] = "cleanup",
+        [ERR_UNSUPPORTED] = "unsupported",
+        [ERR_REFUSED] = "refused",
+        [ERR_NETWORK] = "network",
+        [ERR_FORMAT] = "format",
+        [ERR_LIMIT] = "limit",
+        [ERR_PEER] = "peer",
         [ERR_STOPPED] = "stopped",
     };
 

@@ -1,8 +1,9 @@
 /*
- * The one error object.  A function that can fail returns 0, or -1 after filling it; err_set, err_sys
- * and err_add all return -1, so that `return err_set(...)` reads well.  The code is for programs and
- * tests, the text for the person: low layers say what failed, each layer above puts the name it knows
- * in front.  The same object travels in the protocol's `failed` message, so codes keep their numbers.
+ * The one error object.  A function that can fail returns 0, or -1 after filling it; err_set,
+ * err_sys and err_add all return -1, so that `return err_set(...)` reads well.  The code is for
+ * programs and tests, the text for the person: low layers say what failed, each layer above puts
+ * the name it knows in front.  The same object travels in the protocol's `failed` message, so codes
+ * keep their numbers.
  */
 #ifndef PROTOCOL_BASE_ERR_H
 #define PROTOCOL_BASE_ERR_H
@@ -39,9 +40,9 @@ int err_set(struct err *e, enum err_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /*
- * The same with the system's reason (errno) appended.  The code follows errno: ENOSPC, EDQUOT, EFBIG
- * are ERR_SPACE; EIO is ERR_SOURCE; ECONNREFUSED, ETIMEDOUT and their like ERR_NETWORK; ENOENT
- * ERR_NOT_FOUND; EBUSY and ETXTBSY ERR_BUSY; all else ERR_SYSTEM.  Returns -1.
+ * The same with the system's reason (errno) appended.  The code follows errno: ENOSPC, EDQUOT,
+ * EFBIG are ERR_SPACE; EIO is ERR_SOURCE; ECONNREFUSED, ETIMEDOUT and their like ERR_NETWORK;
+ * ENOENT ERR_NOT_FOUND; EBUSY and ETXTBSY ERR_BUSY; all else ERR_SYSTEM.  Returns -1.
  */
 int err_sys(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

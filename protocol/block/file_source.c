@@ -18,7 +18,8 @@ struct file_source {
     bool seeks_holes;
 };
 
-static int file_extent_at(struct source *s, uint64_t offset_bytes, struct extent *out, struct err *e)
+static int file_extent_at(struct source *s, uint64_t offset_bytes, struct extent *out,
+                          struct err *e)
 {
     struct file_source *f = (struct file_source *)s;
     uint64_t end = s->capacity_bytes;
@@ -47,7 +48,8 @@ static int file_extent_at(struct source *s, uint64_t offset_bytes, struct extent
     return 0;
 }
 
-static int file_read(struct source *s, uint64_t offset_bytes, void *out, size_t count, struct err *e)
+static int file_read(struct source *s, uint64_t offset_bytes, void *out, size_t count,
+                     struct err *e)
 {
     struct file_source *f = (struct file_source *)s;
 

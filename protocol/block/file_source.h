@@ -11,11 +11,11 @@ struct err;
 struct source;
 
 /*
- * Open path read-only; the last part of it must be a regular file, no link, of exactly capacity_bytes
- * (0: any size but 0).  *seeks_holes tells whether the file system answers SEEK_HOLE; where it does
- * not, the whole file is one extent of data.
- * 0, or -1: ERR_SOURCE (locked by a running VM), ERR_NOT_FOUND, ERR_CORRUPT (another size),
- * ERR_UNSUPPORTED (no regular file), ERR_SYSTEM.
+ * Open path read-only; the last part of it must be a regular file, no link, of exactly
+ * capacity_bytes (0: any size but 0).  *seeks_holes tells whether the file system answers
+ * SEEK_HOLE; where it does not, the whole file is one extent of data. 0, or -1: ERR_SOURCE (locked
+ * by a running VM), ERR_NOT_FOUND, ERR_CORRUPT (another size), ERR_UNSUPPORTED (no regular file),
+ * ERR_SYSTEM.
  */
 int file_source_open(struct source **out, const char *path, uint64_t capacity_bytes,
                      bool *seeks_holes, struct err *e);

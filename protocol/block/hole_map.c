@@ -13,7 +13,8 @@ int hole_map_add(struct hole_map *m, uint64_t offset_bytes, uint64_t length_byte
 
     if (m->count > 0)
         last_end = m->ranges[m->count - 1].offset_bytes + m->ranges[m->count - 1].length_bytes;
-    if (length_bytes == 0 || offset_bytes < last_end || !checked_add(offset_bytes, length_bytes, &end))
+    if (length_bytes == 0 || offset_bytes < last_end ||
+        !checked_add(offset_bytes, length_bytes, &end))
         return err_set(e, ERR_CORRUPT, "the map of holes is out of order at byte %" PRIu64,
                        offset_bytes);
     if (m->count > 0 && offset_bytes == last_end) {
@@ -22,7 +23,8 @@ int hole_map_add(struct hole_map *m, uint64_t offset_bytes, uint64_t length_byte
         return 0;
     }
     if (m->count == HOLE_MAP_RANGES_MAX)
-        return err_set(e, ERR_LIMIT, "the map of holes has more than %d ranges", HOLE_MAP_RANGES_MAX);
+        return err_set(e, ERR_LIMIT, "the map of holes has more than %d ranges",
+                       HOLE_MAP_RANGES_MAX);
     if (m->count == m->room) {
         size_t room = m->room > 0 ? m->room * 2 : 64;
         struct hole_range *ranges = realloc(m->ranges, room * sizeof *ranges);
@@ -49,7 +51,8 @@ struct hole_source {
     struct hole_map map;
 };
 
-static int hole_extent_at(struct source *s, uint64_t offset_bytes, struct extent *out, struct err *e)
+static int hole_extent_at(struct source *s, uint64_t offset_bytes, struct extent *out,
+                          struct err *e)
 {
     struct hole_source *h = (struct hole_source *)s;
     size_t low = 0, high = h->map.count;
@@ -78,7 +81,8 @@ static int hole_extent_at(struct source *s, uint64_t offset_bytes, struct extent
     return 0;
 }
 
-static int hole_read(struct source *s, uint64_t offset_bytes, void *out, size_t count, struct err *e)
+static int hole_read(struct source *s, uint64_t offset_bytes, void *out, size_t count,
+                     struct err *e)
 {
     return source_read(((struct hole_source *)s)->base, offset_bytes, out, count, e);
 }
@@ -98,8 +102,9 @@ int hole_source_new(struct source **out, struct source *base, struct hole_map *m
 {
     struct hole_source *h;
 
-    if (m->count > 0 && m->ranges[m->count - 1].offset_bytes +
-                                m->ranges[m->count - 1].length_bytes > base->capacity_bytes)
+    if (m->count > 0 &&
+        m->ranges[m->count - 1].offset_bytes + m->ranges[m->count - 1].length_bytes >
+            base->capacity_bytes)
         return err_set(e, ERR_CORRUPT, "the map of holes goes past the end of the disk");
     h = calloc(1, sizeof *h);
     if (h == NULL)

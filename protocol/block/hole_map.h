@@ -33,7 +33,8 @@ void hole_map_free(struct hole_map *m);
 
 /*
  * A source that reads base and knows the holes; owns both from then on (*m becomes empty).
- * 0, or -1: ERR_CORRUPT (the map goes past the end of the disk), ERR_SYSTEM; then nothing was taken.
+ * 0, or -1: ERR_CORRUPT (the map goes past the end of the disk), ERR_SYSTEM; then nothing was
+ * taken.
  */
 int hole_source_new(struct source **out, struct source *base, struct hole_map *m, struct err *e);
 

@@ -16,7 +16,7 @@ struct err;
 struct source;
 
 enum source_flags {
-    SOURCE_SEQUENTIAL = 1u << 0, /* one call at a time, fast only in ascending order */
+    SOURCE_SEQUENTIAL = 1u << 0,   /* one call at a time, fast only in ascending order */
     SOURCE_HOLES_CLAIMED = 1u << 1 /* zero extents come from a map that reading should sample */
 };
 

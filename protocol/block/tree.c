@@ -23,9 +23,9 @@ struct tree {
     uint64_t blocks;
     uint64_t position;
     uint32_t block_bytes;
-    unsigned levels;        /* levels above the blocks */
-    struct level *level;    /* levels entries; level[n] collects nodes of level n */
-    struct digest top;      /* when everything was added */
+    unsigned levels;     /* levels above the blocks */
+    struct level *level; /* levels entries; level[n] collects nodes of level n */
+    struct digest top;   /* when everything was added */
 };
 
 static uint64_t span_of(unsigned level)
@@ -41,7 +41,8 @@ int tree_new(struct tree **out, const struct digest_secret *secret, uint64_t cap
     uint64_t blocks;
 
     if (!block_size_valid(block_bytes))
-        return err_set(e, ERR_LIMIT, "a block size of %" PRIu32 " bytes is not possible", block_bytes);
+        return err_set(e, ERR_LIMIT, "a block size of %" PRIu32 " bytes is not possible",
+                       block_bytes);
     if (capacity_bytes == 0)
         return err_set(e, ERR_LIMIT, "a disk without capacity");
     blocks = block_count_of(capacity_bytes, block_bytes);
@@ -198,6 +199,17 @@ uint64_t tree_export(const struct tree *t, struct tree_node *out, uint64_t room)
                 out[count] = (struct tree_node){ (uint8_t)(i - 1), l->children[k] };
     }
     return count;
+}
+
+unsigned tree_level_at(uint64_t position, uint64_t count, uint64_t blocks, uint64_t *span)
+{
+    unsigned level = 0;
+
+    while (level < TREE_LEVELS_MAX && span_of(level) < blocks &&
+           position % span_of(level + 1) == 0 && span_of(level + 1) <= count)
+        level++;
+    *span = span_of(level);
+    return level;
 }
 
 int tree_root(struct tree *t, struct digest *out, struct err *e)

@@ -1,18 +1,18 @@
 /*
- * The digest tree of a disk.  Level 0 is the digests of its blocks in order; a node of level n + 1 is
- * the hash of up to TREE_FAN_OUT nodes of level n, in order.  A node over nothing but zeros is 0, so
- * an empty disk costs nothing whatever its size.  The root is the hash of the capacity, the block
- * size and the one node at the top, so it stands for the whole disk and is never 0.
+ * The digest tree of a disk.  Level 0 is the digests of its blocks in order; a node of level n + 1
+ * is the hash of up to TREE_FAN_OUT nodes of level n, in order.  A node over nothing but zeros is
+ * 0, so an empty disk costs nothing whatever its size.  The root is the hash of the capacity, the
+ * block size and the one node at the top, so it stands for the whole disk and is never 0.
  *
  * Hashes are XXH3-128 under the disk's digest secret:
  *     node(level, children) = XXH3( u8 level | children of 16 bytes each )
  *     root                  = XXH3( "root" | u64 capacity | u32 block size | u8 levels | top node )
- * little-endian; `levels` is the number of levels above 0, the least with TREE_FAN_OUT^levels >= the
- * number of blocks.  protocol/PROTOCOL.md has the normative text.
+ * little-endian; `levels` is the number of levels above 0, the least with TREE_FAN_OUT^levels >=
+ * the number of blocks.  protocol/PROTOCOL.md has the normative text.
  *
  * The builder takes a disk from its first block to its last and needs memory for one node of each
- * level (at most 5 x 16 KiB).  Its state at any point is a short list of nodes: tree_export gives it
- * to the other end, which goes on from there (a stream that is opened again).
+ * level (at most 5 x 16 KiB).  Its state at any point is a short list of nodes: tree_export gives
+ * it to the other end, which goes on from there (a stream that is opened again).
  */
 #ifndef PROTOCOL_BLOCK_TREE_H
 #define PROTOCOL_BLOCK_TREE_H
@@ -34,7 +34,8 @@ struct tree_node {
 
 struct tree;
 
-/* 0, or -1: ERR_LIMIT (a block size that is none, a capacity of 0 or too many blocks), ERR_SYSTEM. */
+/* 0, or -1: ERR_LIMIT (a block size that is none, a capacity of 0 or too many blocks), ERR_SYSTEM.
+ */
 int tree_new(struct tree **out, const struct digest_secret *secret, uint64_t capacity_bytes,
              uint32_t block_bytes, struct err *e);
 void tree_free(struct tree *t); /* NULL is allowed */
@@ -50,8 +51,9 @@ int tree_add(struct tree *t, const struct digest *digests, uint64_t count, struc
 int tree_add_zeros(struct tree *t, uint64_t count, struct err *e);
 
 /*
- * The next node->level-th power of TREE_FAN_OUT blocks (or those up to the end of the disk) by their
- * node.  ERR_LIMIT when the position is no start of such a node, or the level is above the disk's.
+ * The next node->level-th power of TREE_FAN_OUT blocks (or those up to the end of the disk) by
+ * their node.  ERR_LIMIT when the position is no start of such a node, or the level is above the
+ * disk's.
  */
 int tree_add_node(struct tree *t, const struct tree_node *node, struct err *e);
 
@@ -60,6 +62,12 @@ int tree_add_node(struct tree *t, const struct tree_node *node, struct err *e);
  * Returns how many there are; writes at most room of them.
  */
 uint64_t tree_export(const struct tree *t, struct tree_node *out, uint64_t room);
+
+/*
+ * The highest level of which a node starts at block `position` and covers at most count blocks, for
+ * a tree over `blocks` blocks in all; *span is how many it covers.
+ */
+unsigned tree_level_at(uint64_t position, uint64_t count, uint64_t blocks, uint64_t *span);
 
 /* The root.  -1 with ERR_LIMIT unless the whole disk was added. */
 int tree_root(struct tree *t, struct digest *out, struct err *e);

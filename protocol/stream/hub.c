@@ -140,7 +140,7 @@ static int say_hello(struct hub *h, struct link *l, struct err *e)
 }
 
 int hub_link_add(struct hub *h, int in_fd, int out_fd, const struct handshake_keys *keys,
-                     const struct aead *aead, struct err *e)
+                 const struct aead *aead, struct err *e)
 {
     struct link_config config = {
         .in_fd = in_fd,
@@ -274,8 +274,8 @@ int hub_link_wait(struct hub *h, uint32_t connection, uint64_t timeout_ms, struc
 
 /* ---- what arrives ---- */
 
-static int hear_hello(struct hub *h, struct link_slot *slot, const uint8_t *body,
-                      size_t body_bytes, struct err *e)
+static int hear_hello(struct hub *h, struct link_slot *slot, const uint8_t *body, size_t body_bytes,
+                      struct err *e)
 {
     struct msg_hello hello;
 
@@ -352,8 +352,8 @@ static int listen_to(struct hub *h, struct link_slot *slot, struct err *e)
 /* Heartbeat and silence of one link. */
 static int tend(struct hub *h, struct link_slot *slot, uint64_t now, bool patient, struct err *e)
 {
-    uint64_t limit = patient ? max_u64(h->config.stall_ms, h->config.silence_ms)
-                             : h->config.silence_ms;
+    uint64_t limit =
+        patient ? max_u64(h->config.stall_ms, h->config.silence_ms) : h->config.silence_ms;
     uint64_t heard = link_heard_ms(slot->link);
 
     if (now > heard && now - heard > limit)

@@ -1,13 +1,14 @@
 /*
- * A hub: one end of a session, with its links to the other end, the streams that run over them, and the
- * loop that serves both.  The same code runs at both ends.
+ * A hub: one end of a session, with its links to the other end, the streams that run over them, and
+ * the loop that serves both.  The same code runs at both ends.
  *
  * The loop (one thread; in a program without threads, the only one) polls the links, seals nothing,
  * reads no disk, sends heartbeats, and notices silence.  It never stops reading because it cannot
  * write: what arrives for a stream goes to the stream's inbox, which the credits granted bound.
  *
- * A stream has a *walk*: a state machine that reads or writes a disk.  With threads each walk runs in
- * a thread of its own; without, the loop runs its steps between two polls.  The walk is the same.
+ * A stream has a *walk*: a state machine that reads or writes a disk.  With threads each walk runs
+ * in a thread of its own; without, the loop runs its steps between two polls.  The walk is the
+ * same.
  */
 #ifndef PROTOCOL_STREAM_HUB_H
 #define PROTOCOL_STREAM_HUB_H
@@ -63,7 +64,7 @@ struct hub_config {
     void *context;
     unsigned workers; /* of the pool that walks may use; 0: no threads at all, not even for walks */
     uint64_t heartbeat_ms, silence_ms, stall_ms; /* 0: the defaults above */
-    const char *version; /* text for hello */
+    const char *version;                         /* text for hello */
 };
 
 /* 0, or -1 (ERR_SYSTEM).  With workers > 0 but no thread to be had, it falls back to 0. */
@@ -80,7 +81,7 @@ struct pool *hub_pool(struct hub *h);
  * 0, or -1 (ERR_LIMIT, ERR_SYSTEM); then the descriptors stay the caller's.
  */
 int hub_link_add(struct hub *h, int in_fd, int out_fd, const struct handshake_keys *keys,
-                     const struct aead *aead, struct err *e);
+                 const struct aead *aead, struct err *e);
 
 /* Close a link once its queue is written.  Any thread; unknown numbers are ignored. */
 void hub_link_close(struct hub *h, uint32_t connection);
@@ -97,7 +98,8 @@ struct link *hub_link(struct hub *h, uint32_t connection);
  */
 int hub_turn(struct hub *h, uint64_t timeout_ms, struct err *e);
 
-/* True once the control link is dead or hub_end took effect; why, if given, says how.  Any thread. */
+/* True once the control link is dead or hub_end took effect; why, if given, says how.  Any thread.
+ */
 bool hub_over(struct hub *h, struct err *why);
 
 /* Make hub_turn return -1 soon, with ERR_STOPPED.  Any thread. */
@@ -127,7 +129,8 @@ enum stream_state stream_wait(struct stream *st, uint64_t timeout_ms, struct err
 /* Stop the walk (the step under way ends first), forget the stream. */
 void stream_end(struct stream *st);
 
-/* Find streams that have ended, for an owner that serves them from the loop thread; NULL if none. */
+/* Find streams that have ended, for an owner that serves them from the loop thread; NULL if none.
+ */
 struct stream *hub_ended_stream(struct hub *h);
 void *stream_walk(const struct stream *st);
 uint32_t stream_id(const struct stream *st);

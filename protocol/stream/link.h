@@ -2,9 +2,9 @@
  * One connection of a session after its handshake: sealed records, one message each, both ways over
  * a pair of non-blocking descriptors (a socket twice, or the two pipes of an SSH channel).
  *
- * Sending may be done by any thread and never blocks: messages are sealed into a queue, and the loop
- * thread writes it out.  Producers of bulk ask link_room first; control messages always fit, up to a
- * hard ceiling at which the link is given up.  Receiving belongs to the loop thread alone.
+ * Sending may be done by any thread and never blocks: messages are sealed into a queue, and the
+ * loop thread writes it out.  Producers of bulk ask link_room first; control messages always fit,
+ * up to a hard ceiling at which the link is given up.  Receiving belongs to the loop thread alone.
  */
 #ifndef PROTOCOL_STREAM_LINK_H
 #define PROTOCOL_STREAM_LINK_H
@@ -28,8 +28,8 @@ struct link_config {
     int in_fd, out_fd; /* owned by the link from then on; they may be equal */
     const struct handshake_keys *keys;
     const struct aead *aead;
-    size_t payload_max;           /* longest message accepted; may grow later */
-    void (*wake)(void *context);  /* called when the queue stops being empty */
+    size_t payload_max;          /* longest message accepted; may grow later */
+    void (*wake)(void *context); /* called when the queue stops being empty */
     void *context;
 };
 
@@ -47,8 +47,9 @@ bool link_room(struct link *l);
 size_t link_queued(struct link *l);
 
 /*
- * Lay out a message of payload_bytes in the queue and return where its payload goes; every successful
- * link_reserve is followed by link_commit from the same thread.  NULL: ERR_LIMIT, ERR_NETWORK (dead).
+ * Lay out a message of payload_bytes in the queue and return where its payload goes; every
+ * successful link_reserve is followed by link_commit from the same thread.  NULL: ERR_LIMIT,
+ * ERR_NETWORK (dead).
  */
 uint8_t *link_reserve(struct link *l, size_t payload_bytes, struct err *e);
 int link_commit(struct link *l, struct err *e);
@@ -77,7 +78,8 @@ int link_commit(struct link *l, struct err *e);
 int link_in_fd(const struct link *l);
 int link_out_fd(const struct link *l);
 
-/* Close the descriptors; nothing is sent or received any more, reserving fails.  link_free still follows. */
+/* Close the descriptors; nothing is sent or received any more, reserving fails.  link_free still
+ * follows. */
 void link_kill(struct link *l);
 
 /* Write what the peer takes.  0, or -1 with ERR_NETWORK. */

@@ -174,8 +174,8 @@ bool piece_ready(struct piece_set *s, struct piece *p)
 }
 
 /* Pack a block behind *out; it stays raw when packing does not make it smaller. */
-static void pack(struct piece_set *s, unsigned worker, int level, const uint8_t *plain, size_t count,
-                 uint8_t **out, struct piece_block *b)
+static void pack(struct piece_set *s, unsigned worker, int level, const uint8_t *plain,
+                 size_t count, uint8_t **out, struct piece_block *b)
 {
     size_t packed;
 

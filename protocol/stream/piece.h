@@ -1,7 +1,7 @@
 /*
- * Pieces: the part of a disk that is in memory at the source end.  A piece is read at once (1 MiB, or
- * one block where blocks are larger) and its blocks are tested, digested, compared and packed as one
- * job of the pool, a few pieces at a time.
+ * Pieces: the part of a disk that is in memory at the source end.  A piece is read at once (1 MiB,
+ * or one block where blocks are larger) and its blocks are tested, digested, compared and packed as
+ * one job of the pool, a few pieces at a time.
  */
 #ifndef PROTOCOL_STREAM_PIECE_H
 #define PROTOCOL_STREAM_PIECE_H
@@ -54,8 +54,8 @@ struct piece {
 };
 
 /*
- * compress is that of stream_open.  memory_bytes bounds the buffers; two pieces are taken whatever it
- * says.  0, or -1 (ERR_SYSTEM).
+ * compress is that of stream_open.  memory_bytes bounds the buffers; two pieces are taken whatever
+ * it says.  0, or -1 (ERR_SYSTEM).
  */
 int piece_set_new(struct piece_set **out, struct source *source, struct pool *pool,
                   const struct digest_secret *secret, uint32_t block_bytes, uint8_t compress,

@@ -1,6 +1,6 @@
 /*
- * A few worker threads for a walk's blocks.  With 0 workers a job runs in the thread that submits it,
- * so the same walk works where no thread can be made.
+ * A few worker threads for a walk's blocks.  With 0 workers a job runs in the thread that submits
+ * it, so the same walk works where no thread can be made.
  */
 #ifndef PROTOCOL_STREAM_POOL_H
 #define PROTOCOL_STREAM_POOL_H

@@ -1,6 +1,6 @@
 /*
- * A check of what a map claims: 64 random MiB (or all, if there is less) of the ranges that it calls
- * zeros are read and must be zeros.
+ * A check of what a map claims: 64 random MiB (or all, if there is less) of the ranges that it
+ * calls zeros are read and must be zeros.
  */
 #ifndef PROTOCOL_STREAM_SAMPLE_H
 #define PROTOCOL_STREAM_SAMPLE_H

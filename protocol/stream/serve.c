@@ -15,6 +15,7 @@ struct disk {
     unsigned streams;
     struct source *source;
     struct hole_map holes; /* while it is being told */
+    bool holes_told;       /* once is enough */
 };
 
 /* What a stream's walk is part of. */
@@ -28,8 +29,10 @@ struct served {
 struct serve {
     struct serve_config config;
     struct disk disks[SERVE_DISKS_MAX];
-    struct served streams[HUB_STREAMS_MAX];
-    struct { uint32_t connection, request; } dials[HUB_LINKS_MAX]; /* 0: free */
+    struct served streams[SERVE_STREAMS_MAX];
+    struct {
+        uint32_t connection, request;
+    } dials[HUB_LINKS_MAX]; /* 0: free */
     bool quits;
 };
 
@@ -63,7 +66,7 @@ void serve_free(struct serve *v)
 {
     if (v == NULL)
         return;
-    for (size_t i = 0; i < HUB_STREAMS_MAX; i++)
+    for (size_t i = 0; i < SERVE_STREAMS_MAX; i++)
         if (v->streams[i].stream != NULL)
             served_drop(&v->streams[i]);
     for (size_t i = 0; i < SERVE_DISKS_MAX; i++)
@@ -79,11 +82,22 @@ bool serve_quits(const struct serve *v)
 
 /* ---- answers ---- */
 
+/* Where answers go; NULL when it died in this very turn of the loop, while others still speak. */
+static struct link *control_link(struct hub *s, struct err *e)
+{
+    struct link *l = hub_link(s, CONTROL_CONNECTION);
+
+    if (l == NULL)
+        err_set(e, ERR_NETWORK, "the control connection is gone");
+    return l;
+}
+
 static int answer_done(struct hub *s, uint32_t request, struct err *e)
 {
     struct msg_done done = { .request = request };
+    struct link *l = control_link(s, e);
 
-    return link_send_done(hub_link(s, CONTROL_CONNECTION), 0, &done, e);
+    return l == NULL ? -1 : link_send_done(l, 0, &done, e);
 }
 
 static int answer_failed(struct link *l, uint32_t stream, uint32_t request, const struct err *why,
@@ -102,9 +116,12 @@ static int answer_failed(struct link *l, uint32_t stream, uint32_t request, cons
 
 static int answer(struct hub *s, uint32_t request, int rc, const struct err *why, struct err *e)
 {
+    struct link *l;
+
     if (rc == 0)
         return answer_done(s, request, e);
-    return answer_failed(hub_link(s, CONTROL_CONNECTION), 0, request, why, e);
+    l = control_link(s, e);
+    return l == NULL ? -1 : answer_failed(l, 0, request, why, e);
 }
 
 /* ---- disks ---- */
@@ -138,9 +155,12 @@ static int hear_disk_open(struct serve *v, struct hub *s, const uint8_t *body, s
     struct msg_disk_opened opened = { 0 };
     enum hole_knowledge holes = HOLES_NONE;
     struct msg_disk_open m;
+    struct link *l = control_link(s, e);
     struct err why;
     struct disk *d;
 
+    if (l == NULL)
+        return -1;
     if (msg_disk_open_decode(&m, body, body_bytes, e) != 0)
         return -1;
     d = disk_new(v, m.disk, &why);
@@ -154,7 +174,7 @@ static int hear_disk_open(struct serve *v, struct hub *s, const uint8_t *body, s
     opened.capacity_bytes = d->source->capacity_bytes;
     opened.allocated_bytes = d->source->allocated_bytes;
     opened.holes = (uint8_t)holes;
-    return link_send_disk_opened(hub_link(s, CONTROL_CONNECTION), 0, &opened, e);
+    return link_send_disk_opened(l, 0, &opened, e);
 }
 
 static int add_holes(struct disk *d, const struct msg_disk_holes *m, struct err *e)
@@ -175,11 +195,12 @@ static int add_holes(struct disk *d, const struct msg_disk_holes *m, struct err 
     if (hole_source_new(&wrapped, d->source, &d->holes, e) != 0)
         return -1;
     d->source = wrapped;
+    d->holes_told = true;
     return 0;
 }
 
-static int hear_disk_holes(struct serve *v, struct hub *s, const uint8_t *body,
-                           size_t body_bytes, struct err *e)
+static int hear_disk_holes(struct serve *v, struct hub *s, const uint8_t *body, size_t body_bytes,
+                           struct err *e)
 {
     struct msg_disk_holes m;
     struct disk *d;
@@ -189,7 +210,7 @@ static int hear_disk_holes(struct serve *v, struct hub *s, const uint8_t *body,
     if (msg_disk_holes_decode(&m, body, body_bytes, e) != 0)
         return -1;
     d = disk_of(v, m.disk);
-    if (d == NULL || d->streams > 0)
+    if (d == NULL || d->streams > 0 || d->holes_told)
         rc = err_set(&why, ERR_PEER, "disk %" PRIu32 " takes no holes now", m.disk);
     else
         rc = add_holes(d, &m, &why);
@@ -204,7 +225,7 @@ static int start_stream(struct serve *v, struct hub *s, uint32_t id,
     struct source_walk_config config = { .open = m, .pool = hub_pool(s) };
     struct served *sv = NULL;
 
-    for (size_t i = 0; i < HUB_STREAMS_MAX && sv == NULL; i++)
+    for (size_t i = 0; i < SERVE_STREAMS_MAX && sv == NULL; i++)
         if (v->streams[i].stream == NULL)
             sv = &v->streams[i];
     if (sv == NULL)
@@ -250,7 +271,7 @@ void serve_tend(struct serve *v, struct hub *s)
         enum stream_state state = stream_state(ended, &why);
         uint32_t id = stream_id(ended);
 
-        for (size_t i = 0; i < HUB_STREAMS_MAX; i++) {
+        for (size_t i = 0; i < SERVE_STREAMS_MAX; i++) {
             struct served *sv = &v->streams[i];
             struct link *l;
 
@@ -288,8 +309,7 @@ static int hear_dial(struct serve *v, struct hub *s, const uint8_t *body, size_t
     return answer(s, m.request, -1, &why, e);
 }
 
-void serve_link_up(void *serve, struct hub *s, uint32_t connection,
-                   const struct msg_hello *hello)
+void serve_link_up(void *serve, struct hub *s, uint32_t connection, const struct msg_hello *hello)
 {
     struct serve *v = serve;
     struct err e;

@@ -1,6 +1,6 @@
 /*
- * The source end's answers: disks that are opened, streams over them.  The agent serves the files of
- * its host; the receiver serves itself, over `dd`, where no agent may run.
+ * The source end's answers: disks that are opened, streams over them.  The agent serves the files
+ * of its host; the receiver serves itself, over `dd`, where no agent may run.
  */
 #ifndef PROTOCOL_STREAM_SERVE_H
 #define PROTOCOL_STREAM_SERVE_H
@@ -11,8 +11,10 @@ struct serve;
 struct source;
 
 enum {
-    SERVE_DISKS_MAX = 256, /* open until the session ends */
+    SERVE_DISKS_MAX = 256,   /* open until the session ends */
     SERVE_DISKS_AT_ONCE = 4, /* streams that share the memory; receivers run no more */
+    /* Open at once: a stream whose connection hangs may still stand when its disk is opened again. */
+    SERVE_STREAMS_MAX = 2 * SERVE_DISKS_AT_ONCE,
 };
 
 struct serve_config {
@@ -31,8 +33,7 @@ void serve_free(struct serve *v); /* before hub_free; NULL is allowed */
 /* For struct hub_handler, whose context is the struct serve. */
 int serve_control(void *serve, struct hub *s, const struct message_header *header,
                   const uint8_t *body, size_t body_bytes, struct err *e);
-void serve_link_up(void *serve, struct hub *s, uint32_t connection,
-                   const struct msg_hello *hello);
+void serve_link_up(void *serve, struct hub *s, uint32_t connection, const struct msg_hello *hello);
 
 /* After every turn of the loop: ended streams are told of and forgotten. */
 void serve_tend(struct serve *v, struct hub *s);

@@ -1,7 +1,8 @@
 /*
- * Where the sink end of a disk stream puts a disk: a mirror, a repository, a disk on a host, memory in
- * tests.  The sink walk (sink_walk.h) speaks the protocol, decompresses, digests and checks; what
- * comes through here is verified plain data, in ascending order of offsets, each position once.
+ * Where the sink end of a disk stream puts a disk: a mirror, a repository, a disk on a host, memory
+ * in tests.  The sink walk (sink_walk.h) speaks the protocol, decompresses, digests and checks;
+ * what comes through here is verified plain data, in ascending order of offsets, each position
+ * once.
  *
  * Threads: all calls for one sink come from one thread at a time.
  */
@@ -20,11 +21,11 @@ struct sink;
 enum block_encoding { ENCODING_RAW = 0, ENCODING_ZSTD = 1 };
 
 struct sink_block {
-    uint64_t offset_bytes;  /* a multiple of the block size */
-    const uint8_t *plain;   /* the block's bytes, not all zeros */
-    size_t plain_bytes;     /* the block size, less at the end of the disk */
-    struct digest digest;   /* of plain, computed by this end */
-    const uint8_t *packed;  /* the same block as it came */
+    uint64_t offset_bytes; /* a multiple of the block size */
+    const uint8_t *plain;  /* the block's bytes, not all zeros */
+    size_t plain_bytes;    /* the block size, less at the end of the disk */
+    struct digest digest;  /* of plain, computed by this end */
+    const uint8_t *packed; /* the same block as it came */
     size_t packed_bytes;
     enum block_encoding encoding;
 };
@@ -43,10 +44,10 @@ struct held {
 
 struct sink_ops {
     /*
-     * What the store holds from offset_bytes (a multiple of the block size) on, before anything that
-     * this run brings: the longest run of one kind that is cheap to tell, at most limit_bytes.  For
-     * HELD_DIGESTS at most room digests are written to digests, one for each block of *out.
-     * 0, or -1 (ERR_CORRUPT, ERR_SYSTEM).
+     * What the store holds from offset_bytes (a multiple of the block size) on, before anything
+     * that this run brings: the longest run of one kind that is cheap to tell, at most limit_bytes.
+     * For HELD_DIGESTS at most room digests are written to digests, one for each block of *out. 0,
+     * or -1 (ERR_CORRUPT, ERR_SYSTEM).
      */
     int (*held)(struct sink *s, uint64_t offset_bytes, uint64_t limit_bytes, struct digest *digests,
                 size_t room, struct held *out, struct err *e);
@@ -61,7 +62,8 @@ struct sink_ops {
      * when all disks of the VM are here, outside this interface.
      */
     int (*end)(struct sink *s, const struct digest *root, struct err *e);
-    void (*close)(struct sink *s); /* frees s too; what is staged and durable stays for the next run */
+    void (*close)(
+        struct sink *s); /* frees s too; what is staged and durable stays for the next run */
 };
 
 struct sink {

@@ -13,13 +13,16 @@
 enum {
     PLAN_RANGES_MAX = 2 * 4096, /* the source keeps no more than that ahead of its walk */
     HELD_DIGESTS_MAX = 4096,    /* digests of one message */
+    NODES_MAX = 4096,           /* tree nodes of one message */
+    NODE_BYTES = 1 + DIGEST_BYTES,
     MESSAGES_PER_STEP = 32,
     WINDOW_LOG_MAX = 24,
 };
 
-/* A range that the source will read. */
+/* A range that this end has something to say of: it will be read, or is left unread. */
 struct range {
     uint64_t offset_bytes, end_bytes;
+    bool unread;
 };
 
 struct sink_walk {
@@ -30,6 +33,7 @@ struct sink_walk {
     uint32_t block;
     size_t window;
     uint64_t position; /* verified up to here */
+    struct tree *span; /* scratch: a tree over part of the disk */
     ZSTD_DCtx *unpacker;
     uint8_t *plain;
     struct digest digests[HELD_DIGESTS_MAX];
@@ -41,6 +45,7 @@ struct sink_walk {
     uint64_t held_at; /* and what is held was told up to here */
     size_t range_first, range_count;
     struct range ranges[PLAN_RANGES_MAX];
+    uint64_t span_at, span_end; /* blocks of the node that is being made; equal: none */
     uint64_t may_send, owed;
     struct msg_end opening; /* what came, to be compared with the source's totals */
 
@@ -72,7 +77,9 @@ int sink_walk_new(struct sink_walk **out, const struct sink_walk_config *config,
         goto fail;
     }
     ZSTD_DCtx_setParameter(w->unpacker, ZSTD_d_windowLogMax, WINDOW_LOG_MAX);
-    if (tree_new(&w->tree, &sink->secret, w->capacity, w->block, e) != 0)
+    /* A span begins at block 0 of its tree and never reaches the end of it. */
+    if (tree_new(&w->tree, &sink->secret, w->capacity, w->block, e) != 0 ||
+        tree_new(&w->span, &sink->secret, 2 * w->capacity + w->block, w->block, e) != 0)
         goto fail;
     *out = w;
     return 0;
@@ -87,6 +94,7 @@ void sink_walk_free(struct sink_walk *w)
     if (w == NULL)
         return;
     tree_free(w->tree);
+    tree_free(w->span);
     ZSTD_freeDCtx(w->unpacker);
     free(w->plain);
     pthread_mutex_destroy(&w->totals_lock);
@@ -99,6 +107,7 @@ void sink_walk_open(struct sink_walk *w, struct msg_stream_open *open)
     w->plan_at = w->held_at = w->position;
     w->range_first = w->range_count = 0;
     w->may_send = w->owed = 0;
+    w->span_at = w->span_end = 0;
     w->opening = (struct msg_end){ 0 };
     open->block_bytes = w->block;
     open->from_bytes = w->position;
@@ -140,16 +149,17 @@ static int take_plan(struct sink_walk *w, const struct stream_message *m, struct
     w->range_first = 0;
     p = (struct pull){ .at = plan.tail, .left = plan.tail_bytes };
     while (p.left > 0) {
-        uint64_t run = pull_u64(&p), length = run >> 1, end;
+        uint64_t run = pull_u64(&p), length = run >> 2, end;
 
-        if (length == 0 || !checked_add(w->plan_at, length, &end) || end > w->capacity ||
-            (end % w->block != 0 && end != w->capacity))
+        if ((run & 3) > PLAN_UNREAD || length == 0 || !checked_add(w->plan_at, length, &end) ||
+            end > w->capacity || (end % w->block != 0 && end != w->capacity))
             return err_set(e, ERR_PEER, "a plan that does not fit the disk at byte %" PRIu64,
                            w->plan_at);
-        if ((run & 1) == 0) {
+        if ((run & 3) != PLAN_ZERO) {
             if (w->range_count == PLAN_RANGES_MAX)
                 return err_set(e, ERR_PEER, "a plan too far ahead of the walk");
-            w->ranges[w->range_count++] = (struct range){ w->plan_at, end };
+            w->ranges[w->range_count++] =
+                (struct range){ w->plan_at, end, (run & 3) == PLAN_UNREAD };
         }
         w->plan_at = end;
     }
@@ -163,30 +173,45 @@ static int check_place(const struct sink_walk *w, uint64_t offset, uint64_t leng
 
     if (offset != w->position || length == 0 || !checked_add(offset, length, &end) ||
         end > w->plan_at || (end % w->block != 0 && end != w->capacity))
-        return err_set(e, ERR_PEER, "%" PRIu64 " bytes at %" PRIu64 " came where %" PRIu64 " was due",
-                       length, offset, w->position);
+        return err_set(e, ERR_PEER,
+                       "%" PRIu64 " bytes at %" PRIu64 " came where %" PRIu64 " was due", length,
+                       offset, w->position);
     return 0;
 }
 
-/* What is held of a range goes into the tree; all of it must be digests that were told. */
-static int add_held(struct sink_walk *w, uint64_t offset, uint64_t length, struct err *e)
+/* What is held from offset on goes into a tree, up to end; *offset moves on.  One piece of it. */
+static int add_held_piece(struct sink_walk *w, struct tree *t, uint64_t *offset, uint64_t end,
+                          bool zeros_allowed, struct err *e)
+{
+    struct held h;
+    uint64_t blocks;
+
+    if (w->sink->ops->held(w->sink, *offset, end - *offset, w->digests, HELD_DIGESTS_MAX, &h, e) !=
+        0)
+        return -1;
+    blocks = block_count_of(h.length_bytes, w->block);
+    if (h.kind == HELD_UNKNOWN || (h.kind == HELD_ZERO && !zeros_allowed))
+        return err_set(e, ERR_PEER, "the source leaves out what is not held, at byte %" PRIu64,
+                       *offset);
+    if ((h.kind == HELD_ZERO ? tree_add_zeros(t, blocks, e) : tree_add(t, w->digests, blocks, e)) !=
+        0)
+        return -1;
+    *offset += h.length_bytes;
+    return 0;
+}
+
+/* What is held of a range goes into the tree; it must have been told. */
+static int add_held(struct sink_walk *w, uint64_t offset, uint64_t length, bool zeros_allowed,
+                    struct err *e)
 {
     uint64_t end = offset + length;
 
     if (end > w->held_at || w->config.full)
-        return err_set(e, ERR_PEER, "`same` for digests that were not told, at byte %" PRIu64, offset);
-    while (offset < end) {
-        struct held h;
-
-        if (w->sink->ops->held(w->sink, offset, end - offset, w->digests, HELD_DIGESTS_MAX, &h,
-                               e) != 0)
+        return err_set(e, ERR_PEER, "the source leaves out what was not told, at byte %" PRIu64,
+                       offset);
+    while (offset < end)
+        if (add_held_piece(w, w->tree, &offset, end, zeros_allowed, e) != 0)
             return -1;
-        if (h.kind != HELD_DIGESTS)
-            return err_set(e, ERR_PEER, "`same` where nothing is held, at byte %" PRIu64, offset);
-        if (tree_add(w->tree, w->digests, block_count_of(h.length_bytes, w->block), e) != 0)
-            return -1;
-        offset += h.length_bytes;
-    }
     return 0;
 }
 
@@ -209,11 +234,18 @@ static int take_run(struct sink_walk *w, const struct stream_message *m, struct 
         return -1;
     switch (run.kind) {
     case RUN_SAME:
-        if (add_held(w, run.offset_bytes, run.length_bytes, e) != 0 ||
+        if (add_held(w, run.offset_bytes, run.length_bytes, false, e) != 0 ||
             w->sink->ops->same(w->sink, run.offset_bytes, run.length_bytes, e) != 0)
             return -1;
         w->opening.same_bytes += run.length_bytes;
         advance(w, run.length_bytes, &w->totals.same_bytes, 0);
+        return 0;
+    case RUN_UNREAD:
+        if (add_held(w, run.offset_bytes, run.length_bytes, true, e) != 0 ||
+            w->sink->ops->same(w->sink, run.offset_bytes, run.length_bytes, e) != 0)
+            return -1;
+        w->opening.unread_bytes += run.length_bytes;
+        advance(w, run.length_bytes, &w->totals.unread_bytes, 0);
         return 0;
     case RUN_ZERO:
         if (tree_add_zeros(w->tree, block_count_of(run.length_bytes, w->block), e) != 0 ||
@@ -223,7 +255,7 @@ static int take_run(struct sink_walk *w, const struct stream_message *m, struct 
         advance(w, run.length_bytes, &w->totals.zero_bytes, 0);
         return 0;
     default:
-        return err_set(e, ERR_PEER, "a run of kind %u, which this plan does not have", run.kind);
+        return err_set(e, ERR_PEER, "a run of unknown kind %u", run.kind);
     }
 }
 
@@ -271,7 +303,8 @@ static int take_data(struct sink_walk *w, const struct stream_message *m, struct
     block.packed_bytes = data.tail_bytes;
     block.encoding = (enum block_encoding)data.encoding;
     if (memcmp(block.digest.b, data.digest, sizeof data.digest) != 0)
-        return err_set(e, ERR_CORRUPT, "the block at byte %" PRIu64 " is not what was read on the host",
+        return err_set(e, ERR_CORRUPT,
+                       "the block at byte %" PRIu64 " is not what was read on the host",
                        data.offset_bytes);
     if (tree_add(w->tree, &block.digest, 1, e) != 0 || w->sink->ops->data(w->sink, &block, e) != 0)
         return -1;
@@ -290,8 +323,8 @@ static int take_end(struct sink_walk *w, const struct stream_message *m, struct 
     if (msg_end_decode(&end, m->body, m->body_bytes, e) != 0)
         return -1;
     if (w->position != w->capacity)
-        return err_set(e, ERR_CORRUPT, "the source ended at byte %" PRIu64 " of %" PRIu64, w->position,
-                       w->capacity);
+        return err_set(e, ERR_CORRUPT, "the source ended at byte %" PRIu64 " of %" PRIu64,
+                       w->position, w->capacity);
     if (end.same_bytes != own->same_bytes || end.unread_bytes != own->unread_bytes ||
         end.zero_bytes != own->zero_bytes || end.data_bytes != own->data_bytes ||
         end.sent_bytes != own->sent_bytes)
@@ -320,7 +353,8 @@ static int take_failed(const struct stream_message *m, struct err *e)
         return -1;
     if (failed.code == ERR_NONE || failed.code >= ERR_CODE_COUNT)
         failed.code = ERR_PEER;
-    err_set(e, (enum err_code)failed.code, "%.*s", (int)failed.tail_bytes, (const char *)failed.tail);
+    err_set(e, (enum err_code)failed.code, "%.*s", (int)failed.tail_bytes,
+            (const char *)failed.tail);
     e->os = (int)failed.os;
     return -1;
 }
@@ -365,14 +399,28 @@ static int take(struct sink_walk *w, const struct stream_message *m, struct err 
 
 /* ---- what this end says ---- */
 
-/* What stands for the blocks before this opening. */
-static int nodes_send(struct sink_walk *w, struct err *e)
+static int nodes_message(struct sink_walk *w, const struct tree_node *list, uint64_t count,
+                         struct err *e)
 {
-    uint8_t tail[TREE_LEVELS_MAX * TREE_FAN_OUT * (1 + DIGEST_BYTES)];
+    uint8_t tail[TREE_LEVELS_MAX * TREE_FAN_OUT * NODE_BYTES];
     struct push p = { .at = tail, .left = sizeof tail };
     struct msg_nodes nodes = { .tail = tail };
+
+    for (uint64_t i = 0; i < count; i++) {
+        push_u8(&p, list[i].level);
+        push_copy(&p, list[i].hash.b, DIGEST_BYTES);
+    }
+    nodes.tail_bytes = sizeof tail - p.left;
+    w->may_send -= min_u64(w->may_send, MSG_FIXED_nodes + nodes.tail_bytes);
+    return link_send_nodes(stream_link(w->stream), stream_id(w->stream), &nodes, e);
+}
+
+/* What stands for the blocks before this opening. */
+static int nodes_before(struct sink_walk *w, struct err *e)
+{
     struct tree_node *list;
     uint64_t count;
+    int rc;
 
     w->nodes_sent = true;
     if (w->position == 0)
@@ -382,13 +430,57 @@ static int nodes_send(struct sink_walk *w, struct err *e)
     if (list == NULL)
         return err_sys(e, "getting memory for tree nodes");
     tree_export(w->tree, list, count);
-    for (uint64_t i = 0; i < count; i++) {
-        push_u8(&p, list[i].level);
-        push_copy(&p, list[i].hash.b, DIGEST_BYTES);
-    }
+    rc = nodes_message(w, list, count, e);
     free(list);
-    nodes.tail_bytes = sizeof tail - p.left;
-    return link_send_nodes(stream_link(w->stream), stream_id(w->stream), &nodes, e);
+    return rc;
+}
+
+/*
+ * Go on with the node that is being made of what is held, by one piece.  1 when it is there, 0 when
+ * there is more to do, -1.
+ */
+static int node_make(struct sink_walk *w, uint64_t end, struct tree_node *out, struct err *e)
+{
+    uint64_t blocks = block_count_of(w->capacity, w->block), at, until;
+    uint64_t first = w->held_at / w->block, span;
+
+    if (w->span_at == w->span_end) {
+        tree_level_at(first, block_count_of(end, w->block) - first, blocks, &span);
+        tree_reset(w->span);
+        w->span_at = first;
+        w->span_end = first + span;
+    }
+    at = w->span_at * w->block;
+    until = min_u64(w->span_end * w->block, w->capacity);
+    if (add_held_piece(w, w->span, &at, until, true, e) != 0)
+        return -1;
+    w->span_at = block_count_of(at, w->block);
+    if (w->span_at < w->span_end)
+        return 0;
+    if (tree_export(w->span, out, 1) != 1)
+        return err_set(e, ERR_SYSTEM, "a tree node that is more than one");
+    w->held_at = until;
+    return 1;
+}
+
+/* Nodes for as much of an unread range as credit and one step's patience allow. */
+static int nodes_send(struct sink_walk *w, const struct range *r, bool *progress, struct err *e)
+{
+    struct tree_node list[NODES_MAX];
+    uint64_t room = min_u64((w->may_send - MSG_FIXED_nodes) / NODE_BYTES, NODES_MAX), count = 0;
+    unsigned pieces = 0;
+
+    if (w->config.full)
+        return err_set(e, ERR_PEER, "a hint is used although everything was asked for");
+    *progress = true;
+    while (count < room && w->held_at < r->end_bytes && pieces++ < NODES_MAX) {
+        int rc = node_make(w, r->end_bytes, &list[count], e);
+
+        if (rc < 0)
+            return -1;
+        count += (unsigned)rc;
+    }
+    return count > 0 ? nodes_message(w, list, count, e) : 0;
 }
 
 /* Tell what is held of the next planned range, as far as credit and room go. */
@@ -399,11 +491,18 @@ static int held_send(struct sink_walk *w, bool *progress, struct err *e)
     struct held h = { .kind = HELD_UNKNOWN };
     size_t room;
 
-    if (w->range_first == w->range_count || w->may_send < MSG_FIXED_held + DIGEST_BYTES ||
+    if (w->range_first == w->range_count || w->may_send < MSG_FIXED_held + NODE_BYTES ||
         !link_room(stream_link(w->stream)))
         return 0;
     if (w->held_at < r->offset_bytes)
         w->held_at = r->offset_bytes;
+    if (r->unread) {
+        if (nodes_send(w, r, progress, e) != 0)
+            return -1;
+        if (w->held_at == r->end_bytes)
+            w->range_first++;
+        return 0;
+    }
     room = (size_t)min_u64((w->may_send - MSG_FIXED_held) / DIGEST_BYTES, HELD_DIGESTS_MAX);
     h.length_bytes = r->end_bytes - w->held_at;
     if (!w->config.full && w->sink->ops->held(w->sink, w->held_at, r->end_bytes - w->held_at,
@@ -447,7 +546,7 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
 
         /* Its first message shows that the source end knows the stream: now it may be talked to. */
         if (rc == 0 && !w->nodes_sent)
-            rc = nodes_send(w, e);
+            rc = nodes_before(w, e);
 
         stream_message_free(m);
         if (rc != 0)

@@ -1,7 +1,7 @@
 /*
- * The sink end of a disk stream: tells the source what the store holds, checks what comes, and hands
- * verified blocks to a struct sink.  It keeps its place over re-openings: when a connection dies, the
- * same walk goes on in a new stream from the last block it has verified.
+ * The sink end of a disk stream: tells the source what the store holds, checks what comes, and
+ * hands verified blocks to a struct sink.  It keeps its place over re-openings: when a connection
+ * dies, the same walk goes on in a new stream from the last block it has verified.
  */
 #ifndef PROTOCOL_STREAM_SINK_WALK_H
 #define PROTOCOL_STREAM_SINK_WALK_H
@@ -21,9 +21,9 @@ struct sink_totals {
 };
 
 struct sink_walk_config {
-    struct sink *sink;    /* borrowed */
-    bool full;            /* say nothing of what is held */
-    size_t window_bytes;  /* credit for data; at least one block and its header is taken */
+    struct sink *sink;   /* borrowed */
+    bool full;           /* say nothing of what is held */
+    size_t window_bytes; /* credit for data; at least one block and its header is taken */
     /* Called for every warning of the source, from the walk's thread.  May be NULL. */
     void (*warn)(void *context, const struct msg_warning *warning);
     void *context;
@@ -34,12 +34,13 @@ int sink_walk_new(struct sink_walk **out, const struct sink_walk_config *config,
 void sink_walk_free(struct sink_walk *w); /* NULL is allowed */
 
 /*
- * Make ready for the next opening, whose first one this may be, while no stream runs it.  Fills what
- * the stream_open message needs: block size, from, credit, secret.
+ * Make ready for the next opening, whose first one this may be, while no stream runs it.  Fills
+ * what the stream_open message needs: block size, from, credit, secret.
  */
 void sink_walk_open(struct sink_walk *w, struct msg_stream_open *open);
 
-/* Start the stream of an opening that sink_walk_open has made ready: stream_start with its limits. */
+/* Start the stream of an opening that sink_walk_open has made ready: stream_start with its limits.
+ */
 int sink_walk_start(struct sink_walk *w, struct hub *s, uint32_t id, uint32_t connection,
                     struct stream **out, struct err *e);
 

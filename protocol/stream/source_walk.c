@@ -14,32 +14,26 @@
 #include "protocol/stream/pool.h"
 #include "protocol/stream/sample.h"
 #include "protocol/stream/sink.h"
-#include "protocol/stream/thread.h"
+#include "protocol/stream/told.h"
 
 enum {
-    PLAN_RUNS = 4096,               /* of one plan message */
-    DIGEST_CREDIT = 256 << 10,      /* message bytes of digests ahead of the reading */
-    ANNOUNCE_BYTES = 64 << 20,      /* reads announced at once, and the longest run without a word */
+    PLAN_RUNS = 4096,          /* of one plan message */
+    ANNOUNCE_BYTES = 64 << 20, /* reads announced at once, and the longest run without a word */
     OPS_MAX = 2 * PIECES_MAX + 2,
 };
 
 /* A run of the plan that was sent and is not walked yet. */
 struct plan_run {
     uint64_t offset_bytes, length_bytes;
-    bool hole;
+    enum plan_kind kind;
 };
 
-/* What is to be emitted, in the order of the disk: a hole, or a piece that is being read. */
+/* What is to be emitted, in the order of the disk: a piece that is being read, or a run without
+ * data. */
 struct op {
-    struct piece *piece; /* NULL: a hole */
+    struct piece *piece; /* of PLAN_READ */
+    enum plan_kind kind;
     uint64_t offset_bytes, length_bytes;
-};
-
-/* Digests that came for a range of the plan. */
-struct held_range {
-    struct held_range *next;
-    struct stream_message *message;
-    struct msg_held held;
 };
 
 struct source_walk {
@@ -50,12 +44,10 @@ struct source_walk {
     struct digest_secret secret;
     uint64_t capacity;
     uint32_t block;
-    bool ignore_holes;
-    bool started, nodes_due, ended;
+    bool ignore_holes, ignore_hints;
+    bool started, ended;
 
-    /* credits, in message bytes */
-    uint64_t may_send;
-    uint64_t owed;
+    uint64_t may_send; /* message bytes */
 
     /* rate */
     uint64_t rate, next_send_us;
@@ -71,7 +63,7 @@ struct source_walk {
     /* walk */
     uint64_t walk_at;      /* handed to ops up to here */
     uint64_t announced_at; /* reads announced up to here */
-    struct held_range *held_first, *held_last;
+    struct told told;
     struct op ops[OPS_MAX];
     size_t op_first, op_count;
     struct piece_set *pieces;
@@ -84,7 +76,8 @@ struct source_walk {
 
 /* ---- life ---- */
 
-static int check_request(const struct source *source, const struct msg_stream_open *o, struct err *e)
+static int check_request(const struct source *source, const struct msg_stream_open *o,
+                         struct err *e)
 {
     if (!block_size_valid(o->block_bytes))
         return err_set(e, ERR_PEER, "a block size of %" PRIu32 " bytes", o->block_bytes);
@@ -116,10 +109,11 @@ int source_walk_new(struct source_walk **out, const struct source_walk_config *c
     w->pool = config->pool;
     w->capacity = config->source->capacity_bytes;
     w->block = o->block_bytes;
+    w->told = (struct told){ .block_bytes = w->block, .capacity_bytes = w->capacity };
     w->may_send = o->data_credit;
     w->rate = o->rate_bytes;
     w->ignore_holes = (o->flags & STREAM_IGNORE_HOLES) != 0;
-    w->nodes_due = o->from_bytes > 0;
+    w->ignore_hints = (o->flags & STREAM_IGNORE_HINTS) != 0;
     w->plan_at = w->walk_at = w->emit_at = w->announced_at = o->from_bytes;
     w->plan_room = min_u64(PLAN_RUNS, (o->data_credit - MSG_FIXED_plan) / 8);
     memcpy(w->secret.b, o->secret, sizeof w->secret.b);
@@ -128,8 +122,7 @@ int source_walk_new(struct source_walk **out, const struct source_walk_config *c
                       config->memory_bytes, e) != 0)
         goto fail;
     if (!w->ignore_holes && (o->flags & STREAM_NO_SAMPLE) == 0 &&
-        (w->source->flags & SOURCE_HOLES_CLAIMED) != 0 &&
-        sample_new(&w->sample, w->source, e) != 0)
+        (w->source->flags & SOURCE_HOLES_CLAIMED) != 0 && sample_new(&w->sample, w->source, e) != 0)
         goto fail;
     *out = w;
     return 0;
@@ -137,17 +130,6 @@ int source_walk_new(struct source_walk **out, const struct source_walk_config *c
 fail:
     source_walk_free(w);
     return -1;
-}
-
-static void held_drop_first(struct source_walk *w)
-{
-    struct held_range *h = w->held_first;
-
-    w->held_first = h->next;
-    if (w->held_first == NULL)
-        w->held_last = NULL;
-    stream_message_free(h->message);
-    free(h);
 }
 
 static void walk_stop(void *walk)
@@ -162,80 +144,13 @@ void source_walk_free(struct source_walk *w)
     if (w == NULL)
         return;
     piece_set_free(w->pieces);
-    while (w->held_first != NULL)
-        held_drop_first(w);
+    told_free(&w->told);
     sample_free(w->sample);
     tree_free(w->tree);
     free(w);
 }
 
 /* ---- what the sink says ---- */
-
-static int take_nodes(struct source_walk *w, const struct stream_message *m, struct err *e)
-{
-    struct pull p = { .at = m->body, .left = m->body_bytes };
-
-    if (!w->nodes_due)
-        return err_set(e, ERR_PEER, "tree nodes that nobody asked for");
-    while (p.left > 0) {
-        struct tree_node node;
-
-        node.level = pull_u8(&p);
-        pull_copy(&p, node.hash.b, sizeof node.hash.b);
-        if (p.spent)
-            return err_set(e, ERR_PEER, "half a tree node");
-        if (tree_add_node(w->tree, &node, e) != 0)
-            return -1;
-    }
-    if (tree_position(w->tree) != block_count_of(w->plan_at, w->block))
-        return err_set(e, ERR_PEER, "tree nodes for %" PRIu64 " blocks instead of those before %" PRIu64,
-                       tree_position(w->tree), w->plan_at);
-    w->nodes_due = false;
-    return 0;
-}
-
-/* Where the next digests must start: behind the last ones, at the next planned read. */
-static int check_held(const struct source_walk *w, const struct msg_held *h, struct err *e)
-{
-    uint64_t at = w->held_last != NULL
-                      ? w->held_last->held.offset_bytes + w->held_last->held.length_bytes
-                      : w->walk_at;
-    uint64_t end;
-
-    if (!checked_add(h->offset_bytes, h->length_bytes, &end) || h->length_bytes == 0 ||
-        h->offset_bytes < at || end > w->plan_at || h->offset_bytes % w->block != 0 ||
-        (end % w->block != 0 && end != w->capacity))
-        return err_set(e, ERR_PEER, "digests for %" PRIu64 " bytes at %" PRIu64 " do not fit the plan",
-                       h->length_bytes, h->offset_bytes);
-    if (h->kind > HELD_DIGESTS)
-        return err_set(e, ERR_PEER, "digests of an unknown kind");
-    if (h->tail_bytes != (h->kind == HELD_DIGESTS
-                              ? block_count_of(h->length_bytes, w->block) * DIGEST_BYTES
-                              : 0))
-        return err_set(e, ERR_PEER, "a wrong number of digests at %" PRIu64, h->offset_bytes);
-    return 0;
-}
-
-/* Takes the message over when it returns 0. */
-static int take_held(struct source_walk *w, struct stream_message *m, struct err *e)
-{
-    struct held_range *h = calloc(1, sizeof *h);
-
-    if (h == NULL)
-        return err_sys(e, "getting memory for digests");
-    if (msg_held_decode(&h->held, m->body, m->body_bytes, e) != 0 ||
-        check_held(w, &h->held, e) != 0) {
-        free(h);
-        return -1;
-    }
-    h->message = m;
-    if (w->held_last != NULL)
-        w->held_last->next = h;
-    else
-        w->held_first = h;
-    w->held_last = h;
-    return 0;
-}
 
 /* 1: the sink has the disk. */
 static int take_finished(struct source_walk *w, const struct stream_message *m, struct err *e)
@@ -259,7 +174,7 @@ static int take_messages(struct source_walk *w, bool *progress, struct err *e)
         *progress = true;
         switch (m->type) {
         case MSG_held:
-            rc = take_held(w, m, e);
+            rc = told_take_held(&w->told, m, w->walk_at, w->plan_at, e);
             if (rc == 0)
                 m = NULL;
             break;
@@ -267,7 +182,9 @@ static int take_messages(struct source_walk *w, bool *progress, struct err *e)
             rc = stream_credit_take(m, &w->may_send, e);
             break;
         case MSG_nodes:
-            rc = take_nodes(w, m, e);
+            rc = told_take_nodes(&w->told, m, e);
+            if (rc == 0)
+                m = NULL;
             break;
         case MSG_finished:
             rc = take_finished(w, m, e);
@@ -285,32 +202,33 @@ static int take_messages(struct source_walk *w, bool *progress, struct err *e)
 
 /* ---- plan ---- */
 
+/* What a walk does with an extent. */
+static enum plan_kind plan_kind_of(const struct source_walk *w, enum extent_kind kind)
+{
+    if (kind == EXTENT_ZERO && !w->ignore_holes)
+        return PLAN_ZERO;
+    if (kind == EXTENT_KEPT && !w->ignore_hints)
+        return PLAN_UNREAD;
+    return PLAN_READ;
+}
+
 /* The next run of whole blocks of one kind from offset on. */
 static int plan_next(struct source_walk *w, uint64_t offset, struct plan_run *out, struct err *e)
 {
     struct extent x;
     uint64_t end;
 
-    out->offset_bytes = offset;
-    out->hole = false;
-    if (w->ignore_holes) {
-        out->length_bytes = w->capacity - offset;
-        return 0;
-    }
     if (source_extent_at(w->source, offset, &x, e) != 0)
         return -1;
     if (x.length_bytes == 0 || !checked_add(offset, x.length_bytes, &end) || end > w->capacity ||
         x.kind == EXTENT_PARENT)
         return err_set(e, ERR_CORRUPT, "the map of the disk is wrong at byte %" PRIu64, offset);
-    if (x.kind == EXTENT_ZERO) {
-        if (end != w->capacity)
-            end -= end % w->block;
-        if (end > offset) {
-            out->hole = true;
-            out->length_bytes = end - offset;
-            return 0;
-        }
-        end = offset + 1; /* a hole inside one block: the block is read */
+    *out = (struct plan_run){ .offset_bytes = offset, .kind = plan_kind_of(w, x.kind) };
+    if (out->kind != PLAN_READ && end != w->capacity)
+        end -= end % w->block;
+    if (end <= offset) {
+        out->kind = PLAN_READ; /* less than a block is known: the block is read */
+        end = offset + 1;
     }
     end += (w->block - end % w->block) % w->block;
     out->length_bytes = min_u64(end, w->capacity) - offset;
@@ -329,7 +247,7 @@ static int plan_send(struct source_walk *w, bool *progress, struct err *e)
     size_t cost;
 
     /* The next piece goes out when at most half of the last one is left to walk. */
-    if (at == w->capacity || w->plan_count - w->plan_first > PLAN_RUNS / 2 || w->nodes_due ||
+    if (at == w->capacity || w->plan_count - w->plan_first > PLAN_RUNS / 2 ||
         w->may_send < MSG_FIXED_plan + 8 * w->plan_room)
         return 0;
     memmove(w->plan, w->plan + w->plan_first, (w->plan_count - w->plan_first) * sizeof w->plan[0]);
@@ -341,7 +259,7 @@ static int plan_send(struct source_walk *w, bool *progress, struct err *e)
 
         if (plan_next(w, at, &next, e) != 0)
             return -1;
-        if (count > 0 && runs[count - 1].hole == next.hole)
+        if (count > 0 && runs[count - 1].kind == next.kind)
             runs[count - 1].length_bytes += next.length_bytes;
         else if (count == w->plan_room)
             break;
@@ -350,7 +268,7 @@ static int plan_send(struct source_walk *w, bool *progress, struct err *e)
         at += next.length_bytes;
     }
     for (size_t i = 0; i < count; i++)
-        push_u64(&p, runs[i].length_bytes << 1 | (runs[i].hole ? 1 : 0));
+        push_u64(&p, runs[i].length_bytes << 2 | (uint64_t)runs[i].kind);
     message.tail = tail;
     message.tail_bytes = count * 8;
     cost = MSG_FIXED_plan + message.tail_bytes;
@@ -365,55 +283,13 @@ static int plan_send(struct source_walk *w, bool *progress, struct err *e)
 
 /* ---- walk ---- */
 
-static struct op *op_push(struct source_walk *w, uint64_t offset, uint64_t length)
+static struct op *op_push(struct source_walk *w, enum plan_kind kind, uint64_t offset,
+                          uint64_t length)
 {
     struct op *op = &w->ops[(w->op_first + w->op_count++) % OPS_MAX];
 
-    *op = (struct op){ .offset_bytes = offset, .length_bytes = length };
+    *op = (struct op){ .kind = kind, .offset_bytes = offset, .length_bytes = length };
     return op;
-}
-
-/* Give back the credit of digests that are used up. */
-static int held_advance(struct source_walk *w, struct err *e)
-{
-    while (w->held_first != NULL &&
-           w->held_first->held.offset_bytes + w->held_first->held.length_bytes <= w->walk_at) {
-        w->owed += MSG_FIXED_held + w->held_first->held.tail_bytes;
-        held_drop_first(w);
-    }
-    if (w->owed >= DIGEST_CREDIT / 4) {
-        struct msg_credit credit = { .bytes = w->owed };
-
-        w->owed = 0;
-        return link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e);
-    }
-    return 0;
-}
-
-/* Copy what is held of a piece; false while some of it has not come yet. */
-static bool held_for(struct source_walk *w, struct piece *piece)
-{
-    uint64_t at = piece->offset_bytes, end = at + piece->count_bytes;
-    const struct held_range *h = w->held_first;
-
-    for (; at < end; h = h->next) {
-        uint64_t stop;
-
-        if (h == NULL || h->held.offset_bytes > at)
-            return false;
-        stop = min_u64(h->held.offset_bytes + h->held.length_bytes, end);
-        for (; at < stop; at += w->block) {
-            struct piece_block *b = &piece->blocks[(at - piece->offset_bytes) / w->block];
-
-            b->known = h->held.kind == HELD_DIGESTS;
-            if (b->known)
-                memcpy(b->held.b,
-                       h->held.tail + (at - h->held.offset_bytes) / w->block * DIGEST_BYTES,
-                       DIGEST_BYTES);
-        }
-        at = stop;
-    }
-    return true;
 }
 
 /* Say that reads come; true when the word was said just now and should go out first. */
@@ -444,8 +320,8 @@ static int walk_on(struct source_walk *w, bool *progress, struct err *e)
     if (w->plan_first == w->plan_count || w->op_count == OPS_MAX)
         return 0;
     run_end = run->offset_bytes + run->length_bytes;
-    if (run->hole) {
-        op_push(w, w->walk_at, run_end - w->walk_at);
+    if (run->kind != PLAN_READ) {
+        op_push(w, run->kind, w->walk_at, run_end - w->walk_at);
         w->walk_at = run_end;
         w->plan_first++;
         *progress = true;
@@ -454,7 +330,7 @@ static int walk_on(struct source_walk *w, bool *progress, struct err *e)
     piece = piece_take(w->pieces, w->walk_at, run_end);
     if (piece == NULL)
         return 0;
-    if (!held_for(w, piece)) {
+    if (!told_fill(&w->told, piece)) {
         piece_give(w->pieces, piece);
         return 0;
     }
@@ -463,13 +339,14 @@ static int walk_on(struct source_walk *w, bool *progress, struct err *e)
         piece_give(w->pieces, piece);
         return said ? 0 : -1;
     }
-    op_push(w, piece->offset_bytes, piece->count_bytes)->piece = piece;
+    op_push(w, PLAN_READ, piece->offset_bytes, piece->count_bytes)->piece = piece;
     w->walk_at += piece->count_bytes;
     if (w->walk_at == run_end)
         w->plan_first++;
     w->totals.read_bytes += piece->count_bytes;
     piece_start(w->pieces, piece, w->stream);
-    return held_advance(w, e);
+    told_pass(&w->told, w->walk_at);
+    return 0;
 }
 
 /* ---- emission ---- */
@@ -496,7 +373,9 @@ static int run_add(struct source_walk *w, enum run_kind kind, uint64_t offset, u
     if (w->pending.length_bytes == 0)
         w->pending = (struct msg_run){ .offset_bytes = offset, .kind = (uint8_t)kind };
     w->pending.length_bytes += length;
-    *(kind == RUN_SAME ? &w->totals.same_bytes : &w->totals.zero_bytes) += length;
+    *(kind == RUN_SAME     ? &w->totals.same_bytes
+      : kind == RUN_UNREAD ? &w->totals.unread_bytes
+                           : &w->totals.zero_bytes) += length;
     w->emit_at += length;
     return 0;
 }
@@ -559,7 +438,8 @@ static int piece_emit(struct source_walk *w, struct piece *piece, struct err *e)
                 w->totals.data_bytes += length;
                 w->emit_at += length;
             }
-        } else if (run_add(w, b->kind == PIECE_ZERO ? RUN_ZERO : RUN_SAME, offset, length, e) != 0) {
+        } else if (run_add(w, b->kind == PIECE_ZERO ? RUN_ZERO : RUN_SAME, offset, length, e) !=
+                   0) {
             rc = -1;
         }
         if (rc <= 0)
@@ -570,34 +450,45 @@ static int piece_emit(struct source_walk *w, struct piece *piece, struct err *e)
     return 1;
 }
 
+/* Emit an op.  1 when it is done, 0 when it must wait, -1. */
+static int op_emit(struct source_walk *w, struct op *op, struct err *e)
+{
+    int rc;
+
+    switch (op->kind) {
+    case PLAN_ZERO:
+        if (tree_add_zeros(w->tree, block_count_of(op->length_bytes, w->block), e) != 0 ||
+            run_add(w, RUN_ZERO, op->offset_bytes, op->length_bytes, e) != 0)
+            return -1;
+        return 1;
+    case PLAN_UNREAD:
+        rc = told_stand_for(&w->told, w->tree,
+                            block_count_of(op->offset_bytes + op->length_bytes, w->block), e);
+        if (rc > 0 && run_add(w, RUN_UNREAD, op->offset_bytes, op->length_bytes, e) != 0)
+            return -1;
+        return rc;
+    default:
+        if (!piece_ready(w->pieces, op->piece))
+            return 0;
+        if (op->piece->failed) {
+            *e = op->piece->why;
+            return -1;
+        }
+        rc = piece_emit(w, op->piece, e);
+        piece_set_pressure(w->pieces, rc == 0);
+        if (rc > 0)
+            piece_give(w->pieces, op->piece);
+        return rc;
+    }
+}
+
 static int emit(struct source_walk *w, bool *progress, struct err *e)
 {
-    while (w->op_count > 0) {
-        struct op *op = &w->ops[w->op_first];
+    while (w->op_count > 0 && w->may_send >= MSG_FIXED_run) {
+        int rc = op_emit(w, &w->ops[w->op_first], e);
 
-        if (w->may_send < MSG_FIXED_run)
-            return 0;
-        if (op->piece == NULL) {
-            if (run_add(w, RUN_ZERO, op->offset_bytes, op->length_bytes, e) != 0 ||
-                tree_add_zeros(w->tree, block_count_of(op->length_bytes, w->block), e) != 0)
-                return -1;
-        } else {
-            int rc;
-
-            if (!piece_ready(w->pieces, op->piece))
-                return 0;
-            if (op->piece->failed) {
-                *e = op->piece->why;
-                return -1;
-            }
-            rc = piece_emit(w, op->piece, e);
-            if (rc <= 0) {
-                piece_set_pressure(w->pieces, true);
-                return rc;
-            }
-            piece_set_pressure(w->pieces, false);
-            piece_give(w->pieces, op->piece);
-        }
+        if (rc <= 0)
+            return rc;
         w->op_first = (w->op_first + 1) % OPS_MAX;
         w->op_count--;
         *progress = true;
@@ -617,6 +508,16 @@ static int finish(struct source_walk *w, struct err *e)
 }
 
 /* ---- step ---- */
+
+/* Give back the credit of what is used up. */
+static int told_more(struct source_walk *w, struct err *e)
+{
+    struct msg_credit credit = { .bytes = told_credit(&w->told) };
+
+    if (credit.bytes == 0)
+        return 0;
+    return link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e);
+}
 
 /* The next sample of claimed holes.  A miss turns the holes off, loudly. */
 static int sample_on(struct source_walk *w, struct err *e)
@@ -644,7 +545,7 @@ static int sample_on(struct source_walk *w, struct err *e)
 
 static int start(struct source_walk *w, struct err *e)
 {
-    struct msg_credit credit = { .bytes = DIGEST_CREDIT };
+    struct msg_credit credit = { .bytes = told_first_credit(&w->told) };
     struct msg_reading reading = { .end_bytes = w->walk_at };
 
     w->started = true;
@@ -665,12 +566,16 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
         return rc > 0 ? STEP_DONE : STEP_FAILED;
     if (!w->started)
         return start(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
+    /* What came before this opening goes into the tree first. */
+    rc = told_stand_for(&w->told, w->tree, block_count_of(w->emit_at, w->block), e);
+    if (rc <= 0)
+        return rc == 0 ? STEP_WAIT : STEP_FAILED;
     if (w->sample != NULL)
         return sample_on(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
     if (plan_send(w, &progress, e) != 0 || emit(w, &progress, e) != 0 ||
-        walk_on(w, &progress, e) != 0)
+        walk_on(w, &progress, e) != 0 || told_more(w, e) != 0)
         return STEP_FAILED;
-    if (w->emit_at == w->capacity && !w->ended && w->may_send >= MSG_FIXED_run && !w->nodes_due) {
+    if (w->emit_at == w->capacity && !w->ended && w->may_send >= MSG_FIXED_run) {
         if (finish(w, e) != 0)
             return STEP_FAILED;
         progress = true;

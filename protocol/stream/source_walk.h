@@ -3,8 +3,8 @@
  *
  * It sends its plan, takes the digests that the sink holds ahead of the reading, reads each planned
  * block once, tests it for zeros, digests it, compares it with the digest of the same position, and
- * sends it only when it differs.  Reading and packing run as jobs of the session's pool, a few pieces
- * of the disk at a time; without threads they run inside the step.
+ * sends it only when it differs.  Reading and packing run as jobs of the session's pool, a few
+ * pieces of the disk at a time; without threads they run inside the step.
  */
 #ifndef PROTOCOL_STREAM_SOURCE_WALK_H
 #define PROTOCOL_STREAM_SOURCE_WALK_H
@@ -15,10 +15,10 @@ struct source;
 struct source_walk;
 
 struct source_walk_config {
-    struct source *source;     /* borrowed; must outlive the walk */
+    struct source *source;              /* borrowed; must outlive the walk */
     const struct msg_stream_open *open; /* what the sink asked for; checked here */
     struct pool *pool;
-    size_t memory_bytes;       /* for the pieces in flight; at least one block twice is taken */
+    size_t memory_bytes; /* for the pieces in flight; at least one block twice is taken */
 };
 
 /* What the sink may have under way to the source: digests, tree nodes, credits. */

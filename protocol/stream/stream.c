@@ -34,7 +34,7 @@ static struct stream *stream_of(struct hub *h, uint32_t id)
 }
 
 int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_header *header,
-                   const uint8_t *body, size_t body_bytes, struct err *e)
+                const uint8_t *body, size_t body_bytes, struct err *e)
 {
     struct stream_message *m = NULL;
     struct stream *st;

@@ -87,11 +87,17 @@ enum { CONTROL_CONNECTION = 1 };
 enum disk_format { DISK_FLAT = 1 };
 enum hole_knowledge { HOLES_NONE = 0, HOLES_SEEK = 1, HOLES_MAP = 2 };
 enum warning_code { WARNING_HOLES_WRONG = 1 };
+enum plan_kind {
+    PLAN_READ = 0,  /* will be read */
+    PLAN_ZERO = 1,  /* known to be zeros */
+    PLAN_UNREAD = 2 /* a hint says that nothing changed since the sink's store saw it */
+};
 enum run_kind { RUN_SAME = 0, RUN_UNREAD = 1, RUN_ZERO = 2 };
 enum stream_flags {
     STREAM_IGNORE_HOLES = 1u << 0, /* read claimed holes as well */
     STREAM_NO_SAMPLE = 1u << 1,    /* claimed holes were checked in an earlier opening */
-    STREAM_FLAGS_KNOWN = 3u
+    STREAM_IGNORE_HINTS = 1u << 2, /* read what a change hint calls unchanged as well */
+    STREAM_FLAGS_KNOWN = 7u
 };
 enum { COMPRESS_AUTO = 255, COMPRESS_LEVEL_MAX = 19 };
 

@@ -1,7 +1,7 @@
 /*
- * Advisory locks on whole files that the kernel drops with their holder (open-file-description locks),
- * so there is never a stale one.  A lock file is made once and never removed: removing it would let
- * two holders lock two files of one name.
+ * Advisory locks on whole files that the kernel drops with their holder (open-file-description
+ * locks), so there is never a stale one.  A lock file is made once and never removed: removing it
+ * would let two holders lock two files of one name.
  *
  * Threads: two locks on one file conflict inside one process too.
  */
@@ -33,8 +33,9 @@ int lock_take(struct lock *out, int dir, const char *name, enum lock_kind kind, 
               const atomic_bool *stop, struct err *e);
 
 /*
- * Change the kind of a lock that is held.  From shared to exclusive another holder may come between:
- * what was read under the shared lock must be read again.  Errors as above; the old kind stays then.
+ * Change the kind of a lock that is held.  From shared to exclusive another holder may come
+ * between: what was read under the shared lock must be read again.  Errors as above; the old kind
+ * stays then.
  */
 int lock_change(struct lock *l, enum lock_kind kind, uint64_t wait_ms, const atomic_bool *stop,
                 struct err *e);

@@ -1,11 +1,11 @@
 /*
- * The one way in which files come to exist, change or change their name, so that after a crash each is
- * there whole or not at all: an exclusive temporary in the same directory, everything written, its
- * length checked, fsync, rename, fsync of the directory.  No other code renames.
+ * The one way in which files come to exist, change or change their name, so that after a crash each
+ * is there whole or not at all: an exclusive temporary in the same directory, everything written,
+ * its length checked, fsync, rename, fsync of the directory.  No other code renames.
  *
  * All names are single components relative to an open directory.  A directory descriptor given here
- * must be open for reading (O_DIRECTORY), not O_PATH.  Temporaries are called `.vmferry-tmp-` and 16
- * hex digits; publish_sweep removes those that a crash left.
+ * must be open for reading (O_DIRECTORY), not O_PATH.  Temporaries are called `.vmferry-tmp-` and
+ * 16 hex digits; publish_sweep removes those that a crash left.
  */
 #ifndef RECEIVER_BASE_PUBLISH_H
 #define RECEIVER_BASE_PUBLISH_H
@@ -39,10 +39,11 @@ struct publish {
 int publish_begin(struct publish *p, int dir, mode_t mode, struct err *e);
 
 /*
- * Make what was written durable and let it appear as name.  length_bytes is what the caller means to
- * have written: another size of the file is ERR_CORRUPT.  0, or -1; then the temporary is gone and
- * the old file of that name, if any, is still there — unless the last step, the fsync of the
- * directory, failed, which leaves open which of the two a crash would show.  *p is empty afterwards.
+ * Make what was written durable and let it appear as name.  length_bytes is what the caller means
+ * to have written: another size of the file is ERR_CORRUPT.  0, or -1; then the temporary is gone
+ * and the old file of that name, if any, is still there — unless the last step, the fsync of the
+ * directory, failed, which leaves open which of the two a crash would show.  *p is empty
+ * afterwards.
  */
 int publish_commit(struct publish *p, const char *name, uint64_t length_bytes, enum publish_how how,
                    struct err *e);
@@ -56,8 +57,8 @@ int publish_bytes(int dir, const char *name, const void *data, size_t count, mod
 
 /*
  * Rename inside one directory or between two, durably (both are fsynced).  What is renamed must be
- * durable already.  PUBLISH_NEW: rename without replace; where the file system cannot, link + unlink,
- * or for directories a check before the rename (the caller's lock keeps others out).
+ * durable already.  PUBLISH_NEW: rename without replace; where the file system cannot, link +
+ * unlink, or for directories a check before the rename (the caller's lock keeps others out).
  */
 int publish_rename(int from_dir, const char *from, int to_dir, const char *to, enum publish_how how,
                    struct err *e);

@@ -453,6 +453,8 @@ out:
         placed_free(out);
     free(agent.data);
     free(list);
+    if (rc != 0 && count > 0 && wish->agent_dir != NULL)
+        err_add(e, "--agent-dir %s", wish->agent_dir); /* the path below it is the host's */
     return rc == 0 ? 0 : err_add(e, "placing the agent");
 }
 

@@ -146,6 +146,14 @@ static int wait_until_free(struct host *h, struct journal *j, const struct vm *v
     }
 }
 
+int snapshot_wait_turn(struct host *h, struct journal *j, const struct vm *vm, uint64_t wait_ms,
+                       struct err *e)
+{
+    unsigned newest;
+
+    return wait_until_free(h, j, vm, host_clock_ms(h), wait_ms, &newest, e);
+}
+
 /* ---- creation ---- */
 
 static void describe(struct host *h, const struct snapshot_wish *wish, const char *install_id,

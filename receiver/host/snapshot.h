@@ -82,6 +82,13 @@ struct snapshot {
 };
 
 /*
+ * Wait at most wait_ms until no task and no other run is at work on the VM's snapshots.  ERR_BUSY:
+ * one still is, and the text names it; then host_vim's codes.
+ */
+int snapshot_wait_turn(struct host *h, struct journal *j, const struct vm *vm, uint64_t wait_ms,
+                       struct err *e);
+
+/*
  * Take a snapshot of vm (with its disks: host_vm_details).  The intention is in the journal before
  * the host hears of it.  When this fails the host holds none of ours, or the entry stays in the
  * journal for the reaper and the text says so.

@@ -44,7 +44,8 @@ int address_for_data(struct transport *t, const struct data_options *data, char 
     if (data->listen.address[0] != 0) {
         if (resolve(data->listen.address, listen, e) != 0)
             return -1;
-    } else if (t->ops->local_address(t, local, sizeof local, e) != 0 || set(listen, local, e) != 0) {
+    } else if (t->ops->local_address(t, local, sizeof local, e) != 0 ||
+               set(listen, local, e) != 0) {
         return -1;
     }
     if (data->connect.address[0] == 0)

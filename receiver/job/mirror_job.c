@@ -20,8 +20,8 @@ static bool asked_to_stop(void *context)
 }
 
 /*
- * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what cannot go
- * is said, and stops nothing.  *left tells whether something stays.
+ * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what
+ * cannot go is said, and stops nothing.  *left tells whether something stays.
  */
 static int reap(struct host *h, struct journal *j, const char *vm_uuid, bool *left, struct err *e)
 {
@@ -106,17 +106,19 @@ static bool uuid_shared(const struct vm_list *vms, size_t index)
     return false;
 }
 
-/* A snapshot that came late, or an agent that could not be removed at once, may go now. */
-static void tidy(const struct mirror_vm_job *job, struct vm_result *v)
+/*
+ * A snapshot of a failed run that came late may go now.  What the run itself could not remove is left
+ * alone: it was tried three times a moment ago, and stays in the journal.
+ */
+static void tidy(const struct mirror_vm_job *job, const struct vm_result *v)
 {
-    bool left = true;
+    bool left;
     struct err e;
 
-    if ((v->outcome != OUTCOME_FAILED && !v->cleanup_left) || job->options->run.dry_run ||
+    if (v->outcome != OUTCOME_FAILED || v->cleanup_left || job->options->run.dry_run ||
         !(*job->transport)->ops->alive(*job->transport, NULL))
         return;
-    if (reap(job->host, job->journal, job->vm->instance_uuid, &left, &e) == 0 && !left)
-        v->cleanup_left = false;
+    reap(job->host, job->journal, job->vm->instance_uuid, &left, &e);
 }
 
 static int run_vms(const struct mirror_options *o, const struct run_events *events, struct host *h,
@@ -185,6 +187,9 @@ int mirror_job(const struct mirror_options *options, const struct run_events *ev
     rc = run_vms(options, events, &h, &t, j, out, e);
 
 out:
+    /* A failed login names the host itself; what belongs to one VM is in its result. */
+    if (rc != 0 && host_ready && e->code != ERR_STOPPED)
+        err_add(e, "%s", o->host_name);
     if (host_ready)
         host_end(&h);
     if (t != NULL)

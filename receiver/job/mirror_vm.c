@@ -44,8 +44,12 @@ static void warn(void *context, const char *text)
 static void long_work(void *context, const char *what, uint64_t done, uint64_t total)
 {
     struct work *w = context;
-    struct disk_progress p = { .vm = w->job->vm->name, .disk = "", .what = what,
-                               .done_bytes = done, .total_bytes = total, .ended = done == total };
+    struct disk_progress p = { .vm = w->job->vm->name,
+                               .disk = "",
+                               .what = what,
+                               .done_bytes = done,
+                               .total_bytes = total,
+                               .ended = done == total };
 
     if (w->job->events->progress != NULL)
         w->job->events->progress(w->job->events->context, &p);
@@ -59,17 +63,16 @@ static void step(struct work *w, const char *what)
 
 /* ---- before the snapshot ---- */
 
-static int look(struct work *w, struct err *e)
+static int look_once(struct work *w, struct err *e)
 {
     const struct mirror_vm_job *job = w->job;
 
-    if (!job->vm->connected)
-        return err_set(e, ERR_SOURCE, "the host says it is %s", job->vm->connection);
-    if (host_vm_details(job->host, job->vm, e) != 0 || host_datastores(job->host, &w->stores, e) != 0)
+    vm_read_free(&w->read);
+    datastore_list_free(&w->stores);
+    w->read = (struct vm_read){ 0 };
+    if (host_vm_details(job->host, job->vm, e) != 0 ||
+        host_datastores(job->host, &w->stores, e) != 0)
         return -1;
-    if (job->vm->consolidation_needed)
-        log_warning("%s: its disks need consolidation (snapshot files are left over)", job->vm->name);
-    snprintf(w->store, sizeof w->store, "mirror %s", job->options->dir);
     w->read = (struct vm_read){
         .options = &job->options->run,
         .events = job->events,
@@ -81,6 +84,29 @@ static int look(struct work *w, struct err *e)
         .store = w->store,
     };
     return vm_read_look(&w->read, e);
+}
+
+static int look(struct work *w, struct err *e)
+{
+    const struct mirror_vm_job *job = w->job;
+
+    if (!job->vm->connected)
+        return err_set(e, ERR_SOURCE, "the host says it is %s", job->vm->connection);
+    snprintf(w->store, sizeof w->store, "mirror %s", job->options->dir);
+    if (look_once(w, e) != 0) {
+        if (e->code != ERR_UNSUPPORTED || job->options->run.dry_run)
+            return -1;
+        /* Links that we do not read may be another run's, and gone when it has ended. */
+        if (snapshot_wait_turn(job->host, job->journal, job->vm,
+                               job->options->run.lock_wait_s * 1000, e) != 0)
+            return -1;
+        if (look_once(w, e) != 0)
+            return -1;
+    }
+    if (job->vm->consolidation_needed)
+        log_warning("%s: its disks need consolidation (snapshot files are left over)",
+                    job->vm->name);
+    return 0;
 }
 
 static int open_store(struct work *w, struct err *e)
@@ -104,8 +130,10 @@ static int open_store(struct work *w, struct err *e)
     };
 
     if (job->uuid_shared)
-        log_warning("%s: another VM of this host has the same instance UUID; they are told apart by "
-                    "the place of their configuration files", job->vm->name);
+        log_warning(
+            "%s: another VM of this host has the same instance UUID; they are told apart by "
+            "the place of their configuration files",
+            job->vm->name);
     return mirror_open_vm(&w->mirror, job->options->dir, &vm, o->dry_run, &env, e);
 }
 
@@ -170,13 +198,15 @@ static void tell_plan(struct work *w)
         else if (!d->readable)
             snprintf(line, sizeof line, "%s: cannot be read: %s", d->slot, d->why.text);
         else
-            snprintf(line, sizeof line, "%s: %s, %s%s, changes by %s", d->slot,
+            snprintf(line, sizeof line, "%s: %s, %s%s, %s", d->slot,
                      size_text(size, d->capacity_bytes),
                      w->read.way == CHAIN_DIRECTLY ? "read as it is" : "read below a snapshot",
-                     w->read.read_path == READ_PATH_SSH_DD    ? " with dd over SSH"
-                     : w->read.read_path == READ_PATH_AGENT   ? " by the agent"
-                                                              : "",
-                     w->first || o->full ? "nothing: all is sent" : "digests");
+                     w->read.read_path == READ_PATH_SSH_DD  ? " with dd over SSH"
+                     : w->read.read_path == READ_PATH_AGENT ? " by the agent"
+                                                            : "",
+                     o->full    ? "all is sent"
+                     : w->first ? "for the first time"
+                                : "changes by digests");
         if (w->job->events->plan != NULL)
             w->job->events->plan(w->job->events->context, w->job->vm->name, line);
     }
@@ -208,7 +238,8 @@ static void close_sinks(struct work *w)
     w->sinks = NULL;
 }
 
-/* Bytes on the data channel.  What `dd` prints crosses it as it is, for the plan and for samples. */
+/* Bytes on the data channel.  What `dd` prints crosses it as it is, for the plan and for samples.
+ */
 static uint64_t sent_bytes(const struct work *w, const struct transfer_disk *t)
 {
     return w->read.read_path == READ_PATH_SSH_DD ? t->totals.read_bytes + t->totals.sampled_bytes
@@ -337,7 +368,8 @@ static void complete(struct work *w)
     step(w, "updating the images");
     if (mirror_run_apply(w->run, &e) != 0) {
         log_warning("%s: the generation is safe, but the images are not updated yet: %s; the next "
-                    "command on this mirror finishes it", w->job->vm->name, e.text);
+                    "command on this mirror finishes it",
+                    w->job->vm->name, e.text);
         if (e.code == ERR_SPACE || e.code == ERR_CORRUPT)
             w->result->why = e;
         return;
@@ -373,7 +405,8 @@ static int run(struct work *w, struct err *e)
     /* The snapshot goes whatever came out, and before the images are touched: its life is short. */
     if (vm_read_release(&w->read, &why) != 0) {
         w->result->cleanup_left = true;
-        err_add(&why, "something of this run is left on the host (`vmferry cleanup` takes it away)");
+        err_add(&why,
+                "something of this run is left on the host (`vmferry cleanup` takes it away)");
         if (rc == 0)
             w->result->why = why; /* the report shows it */
         else

@@ -18,13 +18,13 @@ struct mirror_vm_job {
     struct host *host;
     struct transport **transport;
     struct journal *journal;
-    struct vm *vm;     /* details are added */
-    bool uuid_shared;  /* the host has another VM with its instance UUID */
+    struct vm *vm;    /* details are added */
+    bool uuid_shared; /* the host has another VM with its instance UUID */
 };
 
 /*
- * Bring the mirror up to date and fill *result, whose outcome says how it went.  Whatever happens, the
- * snapshot and the agent are taken back, or result->cleanup_left is set.
+ * Bring the mirror up to date and fill *result, whose outcome says how it went.  Whatever happens,
+ * the snapshot and the agent are taken back, or result->cleanup_left is set.
  */
 void mirror_vm_run(const struct mirror_vm_job *job, struct vm_result *result);
 

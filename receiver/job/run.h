@@ -1,8 +1,8 @@
 /*
  * What a run over VMs is asked (options), what it tells while it works (events), and what it leaves
- * (results).  The command line fills the options and shows events and results; the job reads options
- * and fills results.  The words in here are those of the summary on the command line's JSON lines, so
- * each enum has one table of names (run.c).
+ * (results).  The command line fills the options and shows events and results; the job reads
+ * options and fills results.  The words in here are those of the summary on the command line's JSON
+ * lines, so each enum has one table of names (run.c).
  *
  * Options are borrowed by the job for the time of the call.  Results belong to whoever holds the
  * struct run_result: free it with run_result_free.
@@ -40,8 +40,8 @@ struct data_address {
 
 struct data_options {
     enum data_choice channel;
-    struct data_address listen;  /* without address: the local address of the SSH connection; without
-                                    port: 31031, 44046, 8000 in turn */
+    struct data_address listen; /* without address: the local address of the SSH connection; without
+                                   port: 31031, 44046, 8000 in turn */
     struct data_address connect; /* what the agent dials; empty: what we listen on */
     enum data_security security;
 };
@@ -61,27 +61,27 @@ struct run_connector {
 
 /* What every run over VMs of a host takes. */
 struct run_options {
-    const char *host;             /* as the user wrote it, for messages and records */
-    const char *host_name;        /* of that: name or address alone */
+    const char *host;      /* as the user wrote it, for messages and records */
+    const char *host_name; /* of that: name or address alone */
     uint16_t host_port;
     const char *host_user;
     struct run_connector connect;
-    struct state *state;          /* journal, install id */
-    uint64_t lock_wait_s;         /* 600 */
+    struct state *state;  /* journal, install id */
+    uint64_t lock_wait_s; /* 600 */
     struct data_options data;
-    const char *agent_file;       /* a file that was found; NULL: there is none, and that was said */
-    const char *agent_dir;        /* NULL, or a datastore place "[ds] dir" */
-    bool dry_run;                 /* nothing is changed on either side */
-    bool full;                    /* hints and digests are ignored */
-    bool yes;                     /* questions are answered with yes */
-    uint8_t compress;             /* as on the wire: COMPRESS_AUTO, 0 for none, 1..COMPRESS_LEVEL_MAX */
-    uint64_t bwlimit;             /* bytes per second on the data channel; 0: none was given */
+    const char *agent_file; /* a file that was found; NULL: there is none, and that was said */
+    const char *agent_dir;  /* NULL, or a datastore place "[ds] dir" */
+    bool dry_run;           /* nothing is changed on either side */
+    bool full;              /* hints and digests are ignored */
+    bool yes;               /* questions are answered with yes */
+    uint8_t compress;       /* as on the wire: COMPRESS_AUTO, 0 for none, 1..COMPRESS_LEVEL_MAX */
+    uint64_t bwlimit;       /* bytes per second on the data channel; 0: none was given */
     enum snapshot_quiesce quiesce;
     struct disk_list exclude;
-    struct disk_list only;        /* count 0: all */
-    uint64_t max_snapshot_age_s;  /* 86400 */
-    struct size_or_share min_free; /* 10 % */
-    uint64_t stall_timeout_s;     /* 600 */
+    struct disk_list only;                           /* count 0: all */
+    uint64_t max_snapshot_age_s;                     /* 86400 */
+    struct size_or_share min_free;                   /* 10 % */
+    uint64_t stall_timeout_s;                        /* 600 */
     int (*ask)(void *context, const char *question); /* 1 yes, 0 no; NULL: no terminal, so no */
     void *ask_context;
 };
@@ -91,8 +91,8 @@ struct mirror_options {
     const char *dir;
     const char *const *vms; /* names, patterns, #vmid, uuid:… as the user wrote them */
     size_t vm_count;
-    bool keep_given;        /* else the value that the mirror remembers stays */
-    uint32_t keep;          /* earlier generations kept as reverse deltas */
+    bool keep_given; /* else the value that the mirror remembers stays */
+    uint32_t keep;   /* earlier generations kept as reverse deltas */
 };
 
 /* ---- Results ---- */
@@ -138,22 +138,22 @@ struct disk_result {
     bool root_known;
     struct digest root;
     uint64_t ms;
-    bool left_out;      /* excluded, or not readable: see why */
-    struct err why;     /* code ERR_NONE when nothing is wrong with this disk */
+    bool left_out;  /* excluded, or not readable: see why */
+    struct err why; /* code ERR_NONE when nothing is wrong with this disk */
 };
 
 enum { VM_UUID_BYTES = 48, GENERATION_ID_BYTES = 72 };
 
 struct vm_result {
-    char *vm;       /* display name, raw */
+    char *vm; /* display name, raw */
     bool vmid_known;
     uint32_t vmid;
     char uuid[VM_UUID_BYTES]; /* instance UUID; "" when not known */
     uint64_t generation;      /* N; 0 when none was made */
     char id[GENERATION_ID_BYTES];
     enum vm_outcome outcome;
-    bool cleanup_left;        /* something of ours is still on the host */
-    struct err why;           /* of a failure, of what made it partial, or of the clean-up */
+    bool cleanup_left; /* something of ours is still on the host */
+    struct err why;    /* of a failure, of what made it partial, or of the clean-up */
     enum consistency consistency;
     enum data_carrier data_channel;
     enum read_path read_path;
@@ -184,12 +184,12 @@ void run_result_free(struct run_result *r);
 struct disk_progress {
     const char *vm;
     const char *disk;
-    const char *what;     /* NULL for the stream of a disk; else other long work: "re-digesting …" */
+    const char *what; /* NULL for the stream of a disk; else other long work: "re-digesting …" */
     uint64_t done_bytes;  /* position: read, skipped as hole or as unchanged */
     uint64_t total_bytes; /* of the plan */
     uint64_t read_bytes;
     uint64_t sent_bytes;
-    uint64_t same_bytes;  /* read and found equal */
+    uint64_t same_bytes; /* read and found equal */
     bool ended;
 };
 
@@ -203,7 +203,7 @@ struct run_events {
     void (*vm_begin)(void *context, const char *vm, size_t index, size_t count);
     /* What is being done now, in a few words: "taking the snapshot". */
     void (*step)(void *context, const char *vm, const char *what);
-    /* One line of the plan: "scsi0:0: agent, data over tcp, changes by digest". */
+    /* One line of the plan: "scsi0:0: 1.0 GiB, read below a snapshot by the agent, changes by digests". */
     void (*plan)(void *context, const char *vm, const char *line);
     void (*progress)(void *context, const struct disk_progress *p);
     /* Once for each VM of the result, also for an operand that names none. */

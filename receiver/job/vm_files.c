@@ -23,7 +23,8 @@ static int read_file(struct host *h, const char *path, struct bytes *out, struct
 
     if (shell_command(&command, e, "cat", path, (char *)NULL) != 0 ||
         (line = bytes_text(&command, e)) == NULL ||
-        transport_run(h->transport, line, NULL, 0, HOST_COMMAND_MS, out, &complaint, &ended, e) != 0)
+        transport_run(h->transport, line, NULL, 0, HOST_COMMAND_MS, out, &complaint, &ended, e) !=
+            0)
         goto out;
     if (ended.signalled || ended.status != 0) {
         why = bytes_text(&complaint, e);

@@ -22,9 +22,9 @@ struct vm_config {
 };
 
 /*
- * Read them; call it before the snapshot, so that the configuration names the disks that are stored.
- * A file that is gone or cannot be read is warned of and left out; without the .vmx it is -1.
- * 0, or -1: ERR_SOURCE (no .vmx), ERR_NETWORK, ERR_SYSTEM, host_vim's codes.
+ * Read them; call it before the snapshot, so that the configuration names the disks that are
+ * stored. A file that is gone or cannot be read is warned of and left out; without the .vmx it is
+ * -1. 0, or -1: ERR_SOURCE (no .vmx), ERR_NETWORK, ERR_SYSTEM, host_vim's codes.
  */
 int vm_config_read(struct host *h, const struct vm *vm, const struct datastore_list *stores,
                    struct vm_config *out, struct err *e);

@@ -21,7 +21,7 @@
 
 enum {
     ROOM_POLL_MS = 10000,
-    CHECK_POLL_MS = 300000,    /* the snapshot is looked at again */
+    CHECK_POLL_MS = 300000, /* the snapshot is looked at again */
     RECONNECT_TRIES = 3,
     RECONNECT_WITHIN_MS = 60000,
     RECONNECT_PAUSE_MS = 3000,
@@ -62,21 +62,23 @@ static int choose_disks(struct vm_read *r, struct err *e)
         snprintf(d->slot, sizeof d->slot, "%s", c->slot);
         snprintf(d->uuid, sizeof d->uuid, "%s", c->uuid);
         d->capacity_bytes = c->capacity_bytes;
-        d->wanted = !listed(&o->exclude, c->slot) && (o->only.count == 0 || listed(&o->only, c->slot));
+        d->wanted =
+            !listed(&o->exclude, c->slot) && (o->only.count == 0 || listed(&o->only, c->slot));
         if (!d->wanted)
             continue;
         wanted++;
         if (c->outcome == CHAIN_REFUSED) {
-            *e = c->reason;
-            return err_add(e, "disk %s", c->slot);
+            *e = c->reason; /* names the disk */
+            return -1;
         }
         d->readable = c->outcome == CHAIN_READ || c->outcome == CHAIN_READ_DIRECT;
+        r->readable += d->readable;
         if (c->outcome == CHAIN_SKIPPED) {
             d->why = c->reason;
             r->left_unread++;
-            log_warning("%s: disk %s is left out: %s", r->vm->name, c->slot, c->reason.text);
+            log_warning("%s: left out: %s", r->vm->name, c->reason.text);
         } else if (c->reason.text[0] != 0) {
-            log_warning("%s: disk %s: %s", r->vm->name, c->slot, c->reason.text);
+            log_warning("%s: %s", r->vm->name, c->reason.text);
         }
     }
     if (o->only.count > 0 && wanted == 0)
@@ -111,7 +113,7 @@ static int same_disks(const struct vm_read *r, const struct chain_plan *now, str
             return err_set(e, ERR_SOURCE, "disk %s changed meanwhile: run again", d->slot);
         if (d->readable && c->outcome != CHAIN_READ && c->outcome != CHAIN_READ_DIRECT) {
             *e = c->reason;
-            return err_add(e, "disk %s", d->slot);
+            return -1;
         }
     }
     return 0;
@@ -143,6 +145,18 @@ static int put_agent(struct vm_read *r, struct err *e)
     return 0;
 }
 
+static enum consistency consistency_of(const struct vm *vm)
+{
+    switch (vm->power) {
+    case VM_OFF:
+        return CONSISTENCY_OFF;
+    case VM_SUSPENDED:
+        return CONSISTENCY_SUSPENDED;
+    default:
+        return CONSISTENCY_CRASH;
+    }
+}
+
 static int take_snapshot(struct vm_read *r, struct err *e)
 {
     struct snapshot_wish wish = {
@@ -152,10 +166,6 @@ static int take_snapshot(struct vm_read *r, struct err *e)
         .wait_ms = r->options->lock_wait_s * 1000,
     };
 
-    r->consistency = r->vm->power == VM_OFF         ? CONSISTENCY_OFF
-                     : r->vm->power == VM_SUSPENDED ? CONSISTENCY_SUSPENDED
-                                                    : CONSISTENCY_CRASH;
-    r->frozen = host_now(r->host);
     if (r->way == CHAIN_DIRECTLY)
         return 0;
     step(r, "taking the snapshot");
@@ -178,8 +188,8 @@ static void learn_holes(struct vm_read *r, const struct chain_disk *c, struct re
         return;
     }
     for (size_t i = 0; i < map.count; i++)
-        if (map.items[i].kind == EXTENT_ZERO &&
-            hole_map_add(&d->holes, map.items[i].offset_bytes, map.items[i].length_bytes, &e) != 0) {
+        if (map.items[i].kind == EXTENT_ZERO && hole_map_add(&d->holes, map.items[i].offset_bytes,
+                                                             map.items[i].length_bytes, &e) != 0) {
             hole_map_free(&d->holes);
             break;
         }
@@ -235,7 +245,8 @@ static int start_session(struct vm_read *r, struct err *e)
             goto out;
     }
     if (r->read_path == READ_PATH_AGENT && data->channel != DATA_SSH) {
-        if (address_for_data(r->host->transport, data, &r->listen_address, &r->dial_address, e) != 0)
+        if (address_for_data(r->host->transport, data, &r->listen_address, &r->dial_address, e) !=
+            0)
             goto out;
         config.listen_address = r->listen_address;
         config.listen_port = data->listen.port;
@@ -243,7 +254,8 @@ static int start_session(struct vm_read *r, struct err *e)
         config.dial_port = data->connect.port;
     }
     rc = agent_session_start(&r->session, &config, e);
-    if (rc != 0 && config.listen_address != NULL && e->code == ERR_BUSY && data->channel == DATA_AUTO) {
+    if (rc != 0 && config.listen_address != NULL && e->code == ERR_BUSY &&
+        data->channel == DATA_AUTO) {
         log_note("%s: %s; data goes through SSH", r->vm->name, e->text);
         config.listen_address = NULL;
         rc = agent_session_start(&r->session, &config, e);
@@ -261,8 +273,11 @@ int vm_read_begin(struct vm_read *r, struct err *e)
     };
     struct chain_plan now = { 0 };
 
-    if (r->way == CHAIN_BY_SNAPSHOT &&
-        room_check_before(&r->room, r->vm, r->stores, &rule, e) != 0)
+    r->consistency = consistency_of(r->vm);
+    r->frozen = host_now(r->host);
+    if (r->readable == 0)
+        return 0;
+    if (r->way == CHAIN_BY_SNAPSHOT && room_check_before(&r->room, r->vm, r->stores, &rule, e) != 0)
         return -1;
     if (put_agent(r, e) != 0 || stop_check(e) != 0 || take_snapshot(r, e) != 0)
         return -1;
@@ -293,9 +308,10 @@ static int watch(void *context, struct err *e)
     if (r->snapshot == NULL)
         return 0;
     if (host_now(r->host) - r->snapshot->made > (int64_t)r->options->max_snapshot_age_s)
-        return err_set(e, ERR_LIMIT,
-                       "the snapshot is older than --max-snapshot-age: what has come is kept for the "
-                       "next run");
+        return err_set(
+            e, ERR_SYSTEM,
+            "the snapshot is older than --max-snapshot-age: what has come is kept for the "
+            "next run");
     if (now >= r->next_room_ms) {
         r->next_room_ms = now + ROOM_POLL_MS;
         if (room_poll(r->host, &r->room, e) != 0 && e->code == ERR_SPACE)
@@ -337,13 +353,17 @@ static void notice(void *context, const struct transfer_disk *t, const char *tex
         log_note("%s: disk %s: %s", r->vm->name, t->name, text);
 }
 
-/* A connection that lives again, in place of the dead one. */
+/*
+ * A connection that lives again, in place of the dead one.  When all tries have failed once, the
+ * host counts as lost: after that one more look is all, at the clean-up.
+ */
 static int reconnect(struct vm_read *r, struct err *e)
 {
     uint64_t until_ms = io_clock_ms() + RECONNECT_WITHIN_MS;
+    unsigned tries = r->lost ? 1 : RECONNECT_TRIES;
     struct transport *fresh = NULL;
 
-    for (unsigned i = 0; i < RECONNECT_TRIES && io_clock_ms() < until_ms; i++) {
+    for (unsigned i = 0; i < tries && io_clock_ms() < until_ms; i++) {
         if (i > 0 && stop_sleep((uint64_t)RECONNECT_PAUSE_MS << i, e) != 0)
             return -1;
         if (r->options->connect.open(r->options->connect.context, &fresh, e) == 0)
@@ -351,6 +371,7 @@ static int reconnect(struct vm_read *r, struct err *e)
         if (e->code != ERR_NETWORK)
             return -1;
     }
+    r->lost = fresh == NULL;
     if (fresh == NULL)
         return -1;
     host_rebind(r->host, fresh);
@@ -378,6 +399,10 @@ static int renew(void *context, struct agent_session **a, const struct err *why,
     agent_session_end(*a); /* NULL when the one before did not even start */
     *a = NULL;
     r->session = NULL;
+    if (r->lost) {
+        *e = *why;
+        return -1;
+    }
     if (stop_check(e) != 0 || ensure_connected(r, e) != 0)
         return -1;
     if (r->snapshot != NULL && snapshot_check(r->host, r->snapshot, e) != 0)
@@ -392,10 +417,10 @@ static int renew(void *context, struct agent_session **a, const struct err *why,
 int vm_read_transfer(struct vm_read *r, struct err *e)
 {
     struct transfer_options options = {
-        .channel = r->read_path != READ_PATH_AGENT ? CHANNEL_SSH
-                   : r->options->data.channel == DATA_AUTO
-                       ? CHANNEL_AUTO
-                       : r->options->data.channel == DATA_TCP ? CHANNEL_TCP : CHANNEL_SSH,
+        .channel = r->read_path != READ_PATH_AGENT         ? CHANNEL_SSH
+                   : r->options->data.channel == DATA_AUTO ? CHANNEL_AUTO
+                   : r->options->data.channel == DATA_TCP  ? CHANNEL_TCP
+                                                           : CHANNEL_SSH,
         .compress = r->read_path == READ_PATH_AGENT ? r->options->compress : 0,
         .rate_bytes = r->options->bwlimit,
         .full = r->options->full,
@@ -446,6 +471,8 @@ static bool end_session(struct vm_read *r)
 
 int vm_read_settle(struct vm_read *r, struct err *e)
 {
+    if (r->readable == 0)
+        return 0;
     if (ensure_connected(r, e) != 0 ||
         chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) != 0)
         return -1;

@@ -36,11 +36,11 @@ struct transport;
 /* One disk of the VM, in the order of the chain plan. */
 struct read_disk {
     char slot[DISK_SLOT_BYTES];
-    bool wanted;                 /* not left out by --exclude-disk or --only-disk */
-    bool readable;               /* wanted and can be read */
+    bool wanted;   /* not left out by --exclude-disk or --only-disk */
+    bool readable; /* wanted and can be read */
     uint64_t capacity_bytes;
     char uuid[64];
-    struct err why;              /* wanted but not readable */
+    struct err why; /* wanted but not readable */
     struct hole_map holes;
     struct transfer_disk transfer; /* the caller sets its sink; the rest is ours */
 };
@@ -61,6 +61,7 @@ struct vm_read {
     struct chain_plan plan;
     struct read_disk *disks;
     size_t disk_count;
+    size_t readable;    /* disks to be read; 0: the host is left alone */
     size_t left_unread; /* wanted disks that cannot be read */
     struct room_guard room;
     struct placed placed;
@@ -71,12 +72,14 @@ struct vm_read {
     enum consistency consistency;
     struct agent_session *session;
     uint64_t next_room_ms, next_check_ms;
+    bool lost; /* the connection could not be opened again, with all tries */
     char *listen_address, *dial_address;
 };
 
 /*
- * Learn the disks.  0, or -1: ERR_UNSUPPORTED (a wanted disk of a form that is not read; a running VM
- * that cannot be snapshotted), ERR_NOT_FOUND (--only-disk names none of its disks), the host's codes.
+ * Learn the disks.  0, or -1: ERR_UNSUPPORTED (a wanted disk of a form that is not read; a running
+ * VM that cannot be snapshotted), ERR_NOT_FOUND (--only-disk names none of its disks), the host's
+ * codes.
  */
 int vm_read_look(struct vm_read *r, struct err *e);
 
@@ -90,8 +93,8 @@ int vm_read_transfer(struct vm_read *r, struct err *e);
 int vm_read_settle(struct vm_read *r, struct err *e);
 
 /*
- * End the source end, remove snapshot and agent.  0, or -1: ERR_CLEANUP or ERR_NETWORK, something of
- * ours is left on the host and the journal knows of it.
+ * End the source end, remove snapshot and agent.  0, or -1: ERR_CLEANUP or ERR_NETWORK, something
+ * of ours is left on the host and the journal knows of it.
  */
 int vm_read_release(struct vm_read *r, struct err *e);
 

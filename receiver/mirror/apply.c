@@ -1,6 +1,6 @@
 /*
- * A committed refresh becomes the content of the images: steps 4 and 5 of FORMAT.md 6.  All of it can
- * be repeated from the start after a crash at any point, without the host, from files alone.
+ * A committed refresh becomes the content of the images: steps 4 and 5 of FORMAT.md 6.  All of it
+ * can be repeated from the start after a crash at any point, without the host, from files alone.
  */
 #include <assert.h>
 #include <errno.h>
@@ -66,7 +66,8 @@ struct redo {
     uint64_t damaged;
 };
 
-static int apply_entry(struct store *s, struct redo *r, const struct manifest_disk *d, struct err *e)
+static int apply_entry(struct store *s, struct redo *r, const struct manifest_disk *d,
+                       struct err *e)
 {
     const struct patch_entry *n = &r->index.entry;
     uint64_t at = n->block * d->block_bytes;
@@ -95,8 +96,7 @@ static int open_redo(struct store *s, const struct manifest *c, const struct man
 {
     char index[LAYOUT_NAME_ROOM], blocks[LAYOUT_NAME_ROOM];
     static const struct digest none;
-    struct patch_head head =
-        store_head(s, PATCH_REDO, d, c->number - 1, d->capacity_bytes, &none);
+    struct patch_head head = store_head(s, PATCH_REDO, d, c->number - 1, d->capacity_bytes, &none);
     uint64_t index_bytes = PATCH_HEAD_BYTES + d->redo.entries * PATCH_ENTRY_BYTES;
     uint8_t hash[PATCH_HASH_BYTES];
 
@@ -113,23 +113,32 @@ static int open_redo(struct store *s, const struct manifest *c, const struct man
     return r->blocks_fd < 0 ? -1 : 0;
 }
 
+/* Setting the same size again would make an unchanged file look changed to whoever copies it. */
+static int set_length(int fd, uint64_t bytes, struct err *e)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size == bytes)
+        return 0;
+    return ftruncate(fd, (off_t)bytes) == 0 ? 0 : err_sys(e, "setting the size");
+}
+
 /* New capacities first: a block may lie behind the old end. */
 static int set_lengths(struct redo *r, const struct manifest_disk *d, struct err *e)
 {
-    if (ftruncate(r->image_fd, (off_t)d->capacity_bytes) != 0)
-        return err_sys(e, "setting the size of %s", d->was);
-    if (ftruncate(r->digests.fd, (off_t)(shape_blocks(shape_of(d)) * DIGEST_BYTES)) != 0)
-        return err_sys(e, "setting the size of digests-%" PRIu64, d->number);
+    if (set_length(r->image_fd, d->capacity_bytes, e) != 0)
+        return err_add(e, "%s", d->was);
+    if (set_length(r->digests.fd, shape_blocks(shape_of(d)) * DIGEST_BYTES, e) != 0)
+        return err_add(e, "digests-%" PRIu64, d->number);
     return 0;
 }
 
 static int apply_redo(struct store *s, const struct manifest *c, const struct manifest_disk *d,
                       struct err *e)
 {
-    struct redo r = { .image_fd = -1,
-                      .blocks_fd = -1,
-                      .digests = { .fd = -1 },
-                      .index = PATCH_CURSOR_EMPTY };
+    struct redo r = {
+        .image_fd = -1, .blocks_fd = -1, .digests = { .fd = -1 }, .index = PATCH_CURSOR_EMPTY
+    };
     char hold[LAYOUT_NAME_ROOM], digests[LAYOUT_NAME_ROOM];
     int rc = -1;
 
@@ -158,9 +167,10 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
         io_sync(r.digests.fd, e) != 0)
         goto out;
     env_progress(&s->env, d->file, d->capacity_bytes, d->capacity_bytes);
-    rc = r.damaged == 0 ? 0
-                        : err_set(e, ERR_CORRUPT, "redo-%" PRIu64 ".blocks: %" PRIu64
-                                  " blocks are damaged", d->number, r.damaged);
+    rc = r.damaged == 0
+             ? 0
+             : err_set(e, ERR_CORRUPT, "redo-%" PRIu64 ".blocks: %" PRIu64 " blocks are damaged",
+                       d->number, r.damaged);
 
 out:
     io_drop(&r.digests.fd);
@@ -353,8 +363,8 @@ static int note_stats(struct store *s, struct manifest *c, struct err *e)
             continue;
         }
         image_stat_of(&now, &st);
-        if (d->state == DISK_READ || (changes_name(d) ? same_but_ctime(&d->stat, &now)
-                                                      : image_stat_equal(&d->stat, &now)))
+        if (d->state == DISK_READ ||
+            (changes_name(d) ? same_but_ctime(&d->stat, &now) : image_stat_equal(&d->stat, &now)))
             d->stat = now;
         else
             d->stat = untrusted;

@@ -21,8 +21,8 @@ struct check {
     struct store s;
     const struct mirror_check_options *o;
     struct mirror_checked *out;
-    struct err first;       /* fault */
-    uint64_t from;          /* the oldest generation that is looked at */
+    struct err first; /* fault */
+    uint64_t from;    /* the oldest generation that is looked at */
 };
 
 /* Counts a fault and goes on. */
@@ -330,8 +330,7 @@ static int check_newest(struct check *k, struct err *e)
     for (size_t i = 0; i < m->damage_count; i++)
         if (m->damages[i].generation >= k->from &&
             (k->o->generation == 0 || m->damages[i].generation == k->o->generation))
-            fault(k, no_name,
-                  "generation %" PRIu64 " has lost %" PRIu64 " blocks of disk %" PRIu64,
+            fault(k, no_name, "generation %" PRIu64 " has lost %" PRIu64 " blocks of disk %" PRIu64,
                   m->damages[i].generation, m->damages[i].blocks, m->damages[i].disk);
     return check_configs(k, k->s.folder_fd, LAYOUT_CONFIG, m, e);
 }

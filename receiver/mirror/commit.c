@@ -32,7 +32,10 @@ static int fill_head(struct mirror_run *run, const struct mirror_facts *f, struc
 {
     struct manifest *n = &run->next;
     const struct mirror *m = run->m;
-    const struct { char **to; const char *from; } texts[] = {
+    const struct {
+        char **to;
+        const char *from;
+    } texts[] = {
         { &n->kind, f->kind },
         { &n->outcome, f->outcome },
         { &n->consistency, f->consistency },

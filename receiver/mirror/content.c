@@ -26,8 +26,7 @@ static int must_be_there(int rc, struct err *e)
 static int open_layer(struct content *c, uint64_t h, const struct manifest_disk *own,
                       const struct manifest_disk *next, struct err *e)
 {
-    struct patch_head head =
-        store_head(c->s, PATCH_DELTA, own, h, own->capacity_bytes, &own->root);
+    struct patch_head head = store_head(c->s, PATCH_DELTA, own, h, own->capacity_bytes, &own->root);
     struct content_layer *layer = &c->layers[c->layer_count];
     uint64_t bytes = PATCH_HEAD_BYTES + next->delta.entries * PATCH_ENTRY_BYTES;
     uint8_t hash[PATCH_HASH_BYTES];
@@ -90,9 +89,8 @@ static int open_image(struct content *c, const struct manifest_disk *now, struct
     snprintf(c->file, sizeof c->file, "%s", now->file);
     layout_name(digests, "digests-%" PRIu64, c->number);
     c->image_fd = must_be_there(file_open(c->s->folder_fd, now->file, O_RDONLY, e), e);
-    c->digests_fd = c->image_fd < 0
-                        ? -1
-                        : must_be_there(file_open(c->s->store_fd, digests, O_RDONLY, e), e);
+    c->digests_fd =
+        c->image_fd < 0 ? -1 : must_be_there(file_open(c->s->store_fd, digests, O_RDONLY, e), e);
     if (c->digests_fd < 0)
         return -1;
     if (fstat(c->image_fd, &st) != 0)
@@ -248,8 +246,9 @@ static int layer_block(struct content *c, uint64_t block, struct content_layer *
         return 0;
     }
     if (l->index.entry.kind == PATCH_LOST)
-        return err_set(e, ERR_CORRUPT, "%s: the block at byte %" PRIu64 " of this generation is lost",
-                       c->file, block * c->shape.block_bytes);
+        return err_set(e, ERR_CORRUPT,
+                       "%s: the block at byte %" PRIu64 " of this generation is lost", c->file,
+                       block * c->shape.block_bytes);
     /* Opened for each block: hundreds of deltas would need as many descriptors more. */
     layout_name(name, "delta-%" PRIu64 "-%" PRIu64 ".blocks", l->generation, c->number);
     fd = must_be_there(file_open(c->s->store_fd, name, O_RDONLY, e), e);

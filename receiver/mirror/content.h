@@ -8,7 +8,7 @@
 #include "receiver/mirror/store.h"
 
 struct content_layer {
-    uint64_t generation;    /* whose delta it is */
+    uint64_t generation; /* whose delta it is */
     struct patch_cursor index;
 };
 
@@ -41,8 +41,8 @@ void content_close(struct content *c);
 int content_next(struct content *c, uint64_t block, uint64_t *out, struct err *e);
 
 /*
- * Digests of [first, first + count), count at most DIGEST_WINDOW, and in `layer` which layer has the
- * block, -1 for the image.  In ascending order of calls.
+ * Digests of [first, first + count), count at most DIGEST_WINDOW, and in `layer` which layer has
+ * the block, -1 for the image.  In ascending order of calls.
  */
 int content_digests(struct content *c, uint64_t first, size_t count, struct digest *d, int *layer,
                     struct err *e);

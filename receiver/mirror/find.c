@@ -81,7 +81,8 @@ static int one_folder(const struct mirror_list *l, const char *vm, const char **
     if (count == 0)
         return vm != NULL ? err_set(e, ERR_NOT_FOUND, "no mirror of a VM %s is here", vm)
                           : err_set(e, ERR_NOT_FOUND, "no generation is here");
-    return err_set(e, ERR_NOT_FOUND, "%s means more than one VM: %s", vm != NULL ? vm : "that", names);
+    return err_set(e, ERR_NOT_FOUND, "%s means more than one VM: %s", vm != NULL ? vm : "that",
+                   names);
 }
 
 static int by_number(const struct mirror_list *l, const char *folder, uint64_t number,

@@ -293,9 +293,9 @@ static int prove_range(struct prove *p, uint64_t from, uint64_t to, uint8_t *blo
 
     for (uint64_t w = from; w < to && !past(p); w++) {
         uint64_t first = w * DIGEST_WINDOW;
-        uint64_t data = file_next_data(p->image_fd, first * p->shape.block_bytes,
-                                       p->shape.capacity_bytes) /
-                        p->shape.block_bytes;
+        uint64_t data =
+            file_next_data(p->image_fd, first * p->shape.block_bytes, p->shape.capacity_bytes) /
+            p->shape.block_bytes;
         uint64_t next = digests_next_data(p->digests_fd, first, p->base_blocks);
         uint64_t skip;
 

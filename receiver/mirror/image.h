@@ -86,8 +86,8 @@ int digest_put_zeros(struct digest_writer *w, uint64_t block, uint64_t count, st
 int digest_writer_flush(struct digest_writer *w, struct err *e);
 
 /*
- * The root of an array of base_blocks digests, with the entries of `over` (may be NULL) in place of its
- * own, for a disk of this shape.
+ * The root of an array of base_blocks digests, with the entries of `over` (may be NULL) in place of
+ * its own, for a disk of this shape.
  */
 int digests_root(int fd, uint64_t base_blocks, struct patch_cursor *over, struct shape shape,
                  const struct digest_secret *secret, const struct mirror_env *env,
@@ -110,19 +110,19 @@ void bitmap_free(struct bitmap *b);
 
 struct prove {
     int image_fd, digests_fd;
-    uint64_t base_blocks;    /* of the digest array */
+    uint64_t base_blocks; /* of the digest array */
     struct shape shape;
     const struct digest_secret *secret;
-    unsigned k, n;           /* slice k of n, by units of SLICE_UNIT blocks; 1, 1: all */
-    uint64_t deadline_ms;    /* of io_clock_ms; 0: none */
-    uint64_t first_block;    /* where to begin; goes round */
+    unsigned k, n;        /* slice k of n, by units of SLICE_UNIT blocks; 1, 1: all */
+    uint64_t deadline_ms; /* of io_clock_ms; 0: none */
+    uint64_t first_block; /* where to begin; goes round */
     const struct mirror_env *env;
-    const char *what;        /* for progress */
+    const char *what; /* for progress */
     /* A block (or a hole of several) that is not what its digest says. -1 ends the proof. */
     int (*differs)(void *context, uint64_t block, uint64_t count, struct err *e);
     void *context;
-    uint64_t read_bytes;     /* out */
-    uint64_t image_bytes;    /* of the file; found by image_prove */
+    uint64_t read_bytes;  /* out */
+    uint64_t image_bytes; /* of the file; found by image_prove */
 };
 
 /* Compare image and digests.  0 also when there are differences. */

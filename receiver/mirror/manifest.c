@@ -310,9 +310,9 @@ static void disk_free(struct manifest_disk *d)
 
 void manifest_free(struct manifest *m)
 {
-    char **texts[] = { &m->kind,      &m->outcome,   &m->consistency, &m->data_channel,
-                       &m->read_path, &m->change_source, &m->snapshot, &m->host_uuid,
-                       &m->host_name, &m->vm_uuid,   &m->vmx_path,    &m->vm_name };
+    char **texts[] = { &m->kind,      &m->outcome,       &m->consistency, &m->data_channel,
+                       &m->read_path, &m->change_source, &m->snapshot,    &m->host_uuid,
+                       &m->host_name, &m->vm_uuid,       &m->vmx_path,    &m->vm_name };
 
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         free(*texts[i]);

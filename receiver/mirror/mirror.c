@@ -141,7 +141,8 @@ static bool may_be_mirror(const char *name)
     size_t count = strlen(name);
     size_t suffix = sizeof PART_SUFFIX - 1;
 
-    return name[0] != '.' || (count > suffix + 1 && strcmp(name + count - suffix, PART_SUFFIX) == 0);
+    return name[0] != '.' ||
+           (count > suffix + 1 && strcmp(name + count - suffix, PART_SUFFIX) == 0);
 }
 
 static int search_entry(void *context, const char *name, struct err *e)
@@ -462,7 +463,10 @@ static int open_dry(struct mirror *m, bool shared, struct err *e)
 
 static int copy_vm(struct mirror *m, const struct mirror_vm *vm, struct err *e)
 {
-    const struct { char **to; const char *from; } texts[] = {
+    const struct {
+        char **to;
+        const char *from;
+    } texts[] = {
         { &m->host_uuid, vm->host_uuid }, { &m->host_name, vm->host_name },
         { &m->vm_uuid, vm->uuid },        { &m->vmx_path, vm->vmx_path },
         { &m->vm_name, vm->name },
@@ -547,8 +551,7 @@ int mirror_publish_folder(struct mirror *m, struct err *e)
     if (lock_take(&lock, m->dir_fd, LAYOUT_DIR_LOCK, LOCK_EXCLUSIVE, m->store.env.lock_wait_ms,
                   m->store.env.stop, e) != 0)
         return err_add(e, "%s", m->dir_path);
-    if (is_taken_for_publishing(m, name) &&
-        choose_name(m, is_taken_for_publishing, name, e) != 0)
+    if (is_taken_for_publishing(m, name) && choose_name(m, is_taken_for_publishing, name, e) != 0)
         goto out;
     if (publish_rename(m->dir_fd, part, m->dir_fd, name, PUBLISH_NEW, e) != 0 ||
         set_name(m, name, e) != 0)

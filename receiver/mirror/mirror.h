@@ -17,8 +17,8 @@
  * Leaving out commit keeps what is durable for the next run; mirror_run_discard throws it away.
  * The program must ignore SIGXFSZ: a file size limit then is ERR_SPACE.
  *
- * Threads: the sinks of one run may be used in parallel, one thread each; everything else belongs to
- * one thread. The callbacks of struct mirror_env are called from whichever thread is at work.
+ * Threads: the sinks of one run may be used in parallel, one thread each; everything else belongs
+ * to one thread. The callbacks of struct mirror_env are called from whichever thread is at work.
  */
 #ifndef RECEIVER_MIRROR_MIRROR_H
 #define RECEIVER_MIRROR_MIRROR_H
@@ -41,8 +41,8 @@ enum {
     MIRROR_DISKS_MAX = 256,        /* of a VM at one time */
     MIRROR_CONFIG_FILES_MAX = 256,
     MIRROR_CONFIG_BYTES_MAX = 16 << 20, /* of one file */
-    MIRROR_TEXT_MAX = 1024,        /* bytes of any name given to the store */
-    MIRROR_ID_HEX_BYTES = 33       /* an id as text, with its NUL */
+    MIRROR_TEXT_MAX = 1024,             /* bytes of any name given to the store */
+    MIRROR_ID_HEX_BYTES = 33            /* an id as text, with its NUL */
 };
 
 /* What the store needs from its surroundings; every member may be empty. */
@@ -69,12 +69,11 @@ struct mirror_vm {
 /*
  * Open the mirror of a VM below the folder `dir`, which is made if only its last component is
  * missing.  The VM's folder is found by identity, whatever its name; a new one begins as a hidden
- * sibling. Takes the run lock (one run at a time), checks the target (sparse files, exclusive create,
- * rename, fsync of folders), and finishes a committed refresh if one is pending.
- * With dry_run nothing is made or changed; what would happen is warned of.
- * 0, or -1: ERR_BUSY (another run, or a reader while a refresh must be finished), ERR_UNSUPPORTED (no
- * sparse files), ERR_SPACE, ERR_CORRUPT (names the file), ERR_REFUSED (two folders claim the VM),
- * ERR_STOPPED, ERR_SYSTEM.
+ * sibling. Takes the run lock (one run at a time), checks the target (sparse files, exclusive
+ * create, rename, fsync of folders), and finishes a committed refresh if one is pending. With
+ * dry_run nothing is made or changed; what would happen is warned of. 0, or -1: ERR_BUSY (another
+ * run, or a reader while a refresh must be finished), ERR_UNSUPPORTED (no sparse files), ERR_SPACE,
+ * ERR_CORRUPT (names the file), ERR_REFUSED (two folders claim the VM), ERR_STOPPED, ERR_SYSTEM.
  */
 int mirror_open_vm(struct mirror **out, const char *dir, const struct mirror_vm *vm, bool dry_run,
                    const struct mirror_env *env, struct err *e);
@@ -99,26 +98,26 @@ struct mirror_run_options {
 
 /* One disk of the VM as the host has it; all disks of the VM are given, also those not wanted. */
 struct mirror_disk {
-    const char *slot; /* "scsi0:0": letters, digits, one colon */
-    const char *uuid; /* ddb.uuid, or "" */
-    const char *label; /* for people: "[datastore1] web01/web01.vmdk"; may be "" */
+    const char *slot;        /* "scsi0:0": letters, digits, one colon */
+    const char *uuid;        /* ddb.uuid, or "" */
+    const char *label;       /* for people: "[datastore1] web01/web01.vmdk"; may be "" */
     uint64_t capacity_bytes; /* a multiple of 512; may be 0 only when not included */
     uint64_t expected_bytes; /* what may come at most for a new disk, 0 unknown: is there room? */
-    bool included;    /* false: its image, if there is one, stays as it is */
+    bool included;           /* false: its image, if there is one, stays as it is */
 };
 
 /* What the store made of it. */
 struct mirror_disk_state {
-    unsigned number;       /* of the disk in this mirror, never reused; 0: excluded and never seen */
-    bool is_new;           /* no generation has it yet */
+    unsigned number; /* of the disk in this mirror, never reused; 0: excluded and never seen */
+    bool is_new;     /* no generation has it yet */
     bool digests_distrusted; /* its image was re-digested: hints about changes must not be used, the
                                 whole disk must be in the plan */
-    bool resumed;          /* durable blocks of an earlier, unfinished run count as held */
+    bool resumed;            /* durable blocks of an earlier, unfinished run count as held */
     uint32_t block_bytes;
     uint64_t capacity_bytes;
     uint64_t old_capacity_bytes; /* of the newest generation; 0 when new */
-    char old_slot[32];     /* "" when new or unchanged */
-    char file[64];         /* name of the image after the run */
+    char old_slot[32];           /* "" when new or unchanged */
+    char file[64];               /* name of the image after the run */
 };
 
 /* What a run did to one disk; valid after the sink's `end`, `stored` after mirror_run_commit. */
@@ -130,8 +129,8 @@ struct mirror_disk_result {
 
 /*
  * 0, or -1: ERR_REFUSED (keep is lowered without keep_lower), ERR_USAGE (keep or block size out of
- * range, a slot twice), ERR_UNSUPPORTED (a capacity that is no multiple of 512), ERR_SPACE (no room or
- * a file size limit), ERR_CORRUPT, ERR_STOPPED, ERR_SYSTEM.
+ * range, a slot twice), ERR_UNSUPPORTED (a capacity that is no multiple of 512), ERR_SPACE (no room
+ * or a file size limit), ERR_CORRUPT, ERR_STOPPED, ERR_SYSTEM.
  */
 int mirror_run_begin(struct mirror_run **out, struct mirror *m,
                      const struct mirror_run_options *options, const struct mirror_disk *disks,
@@ -140,18 +139,18 @@ int mirror_run_begin(struct mirror_run **out, struct mirror *m,
 const struct mirror_disk_state *mirror_run_disk(const struct mirror_run *run, size_t index);
 
 /*
- * The sink of an included disk (protocol/stream/sink.h).  One at a time for each disk; close it before
- * asking for another, before mirror_run_commit and mirror_run_end.  A sink asked for anew begins where the
- * store's durable state is: a stream that is only re-opened keeps its sink.
- * Close makes durable what is staged.
+ * The sink of an included disk (protocol/stream/sink.h).  One at a time for each disk; close it
+ * before asking for another, before mirror_run_commit and mirror_run_end.  A sink asked for anew
+ * begins where the store's durable state is: a stream that is only re-opened keeps its sink. Close
+ * makes durable what is staged.
  */
 int mirror_run_sink(struct mirror_run *run, size_t index, struct sink **out, struct err *e);
 
 int mirror_run_result(const struct mirror_run *run, size_t index, struct mirror_disk_result *out);
 
 /*
- * A file that defines the VM (vmx, nvram, descriptors, …) for config/.  The name comes from the host;
- * it is made safe, and unique with a number.  0, or -1: ERR_LIMIT, ERR_SPACE, ERR_SYSTEM.
+ * A file that defines the VM (vmx, nvram, descriptors, …) for config/.  The name comes from the
+ * host; it is made safe, and unique with a number.  0, or -1: ERR_LIMIT, ERR_SPACE, ERR_SYSTEM.
  */
 int mirror_run_config_file(struct mirror_run *run, const char *name, const void *data, size_t count,
                            struct err *e);
@@ -164,14 +163,14 @@ struct mirror_disk_facts {
 };
 
 struct mirror_facts {
-    int64_t time;               /* seconds since 1970: when the snapshot was taken */
-    const char *kind;           /* "full" or "changed" */
-    const char *outcome;        /* "ok" or "partial" */
-    const char *consistency;    /* "quiesced", "crash", "off", "suspended" */
-    const char *data_channel;   /* "tcp", "ssh" */
+    int64_t time;             /* seconds since 1970: when the snapshot was taken */
+    const char *kind;         /* "full" or "changed" */
+    const char *outcome;      /* "ok" or "partial" */
+    const char *consistency;  /* "quiesced", "crash", "off", "suspended" */
+    const char *data_channel; /* "tcp", "ssh" */
     const char *read_path;
-    const char *change_source;  /* "full", "digest", … */
-    const char *snapshot;       /* its name, "" when none was taken */
+    const char *change_source;             /* "full", "digest", … */
+    const char *snapshot;                  /* its name, "" when none was taken */
     const struct mirror_disk_facts *disks; /* one for each disk given to mirror_run_begin */
 };
 
@@ -181,18 +180,18 @@ struct mirror_committed {
 };
 
 /*
- * Every included disk must have had its `end`.  Proves the digest roots, writes reverse deltas, holds
- * the room for apply, and publishes the commit record; for a first mirror the images and the folder
- * appear.  After 0 the run is good whatever happens to this process.
- * -1: ERR_SPACE, ERR_CORRUPT, ERR_STOPPED, ERR_SYSTEM; then the newest generation is what it was.
+ * Every included disk must have had its `end`.  Proves the digest roots, writes reverse deltas,
+ * holds the room for apply, and publishes the commit record; for a first mirror the images and the
+ * folder appear.  After 0 the run is good whatever happens to this process. -1: ERR_SPACE,
+ * ERR_CORRUPT, ERR_STOPPED, ERR_SYSTEM; then the newest generation is what it was.
  */
 int mirror_run_commit(struct mirror_run *run, const struct mirror_facts *facts,
                       struct mirror_committed *out, struct err *e);
 
 /*
  * After commit: waits for readers and changes the images.  -1 (ERR_BUSY, ERR_SPACE, ERR_CORRUPT,
- * ERR_SYSTEM): the generation is safe all the same, REFRESH-INTERRUPTED stands beside the images, and
- * any later command finishes it.
+ * ERR_SYSTEM): the generation is safe all the same, REFRESH-INTERRUPTED stands beside the images,
+ * and any later command finishes it.
  */
 int mirror_run_apply(struct mirror_run *run, struct err *e);
 

@@ -11,12 +11,12 @@
 struct mirror_list_disk {
     unsigned number;
     char slot[32];
-    char file[64];            /* in a restore, and in the folder for the newest generation */
+    char file[64]; /* in a restore, and in the folder for the newest generation */
     const char *label;
     uint64_t capacity_bytes;
-    uint64_t of_generation;   /* whose content this is; below the generation's number when the disk was
-                                 excluded since; 0: never mirrored */
-    uint64_t damaged_blocks;  /* content of this generation that is lost */
+    uint64_t of_generation;  /* whose content this is; below the generation's number when the disk
+                                was  excluded since; 0: never mirrored */
+    uint64_t damaged_blocks; /* content of this generation that is lost */
     const char *read_path;
     uint64_t allocated_bytes, read_bytes, sampled_bytes, changed_bytes, sent_bytes, stored_bytes;
     uint64_t milliseconds;
@@ -24,17 +24,17 @@ struct mirror_list_disk {
 };
 
 struct mirror_list_item {
-    const char *folder;       /* path of the VM's folder */
+    const char *folder; /* path of the VM's folder */
     uint64_t number;
     char id[MIRROR_ID_HEX_BYTES];
-    const char *vm;           /* display name at that time */
-    const char *vm_now;       /* of the newest generation */
+    const char *vm;     /* display name at that time */
+    const char *vm_now; /* of the newest generation */
     const char *uuid, *host, *host_uuid, *vmx_path;
     int64_t time;
     const char *kind, *outcome, *consistency, *data_channel, *read_path, *change_source, *snapshot;
     bool newest;
-    bool damaged;             /* some disk has lost blocks: restore ends with ERR_CORRUPT */
-    int64_t verified;         /* when check last read all of it without finding fault; 0 never */
+    bool damaged;     /* some disk has lost blocks: restore ends with ERR_CORRUPT */
+    int64_t verified; /* when check last read all of it without finding fault; 0 never */
     uint64_t size_bytes, read_bytes, sent_bytes, changed_bytes, stored_bytes; /* sums over disks */
     const struct mirror_list_disk *disks;
     size_t disk_count;
@@ -43,9 +43,9 @@ struct mirror_list_item {
 struct mirror_list; /* owns all texts of its items */
 
 /*
- * All generations below place, ordered by folder name, then number.  A mirror that cannot be read is a
- * problem in the list, not an end: mirror_list_problem.  ERR_NOT_FOUND when place is not there or is
- * neither a mirror nor a folder with mirrors in it (an empty folder is fine).
+ * All generations below place, ordered by folder name, then number.  A mirror that cannot be read
+ * is a problem in the list, not an end: mirror_list_problem.  ERR_NOT_FOUND when place is not there
+ * or is neither a mirror nor a folder with mirrors in it (an empty folder is fine).
  */
 int mirror_list_load(struct mirror_list **out, const char *place, const struct mirror_env *env,
                      struct err *e);
@@ -57,10 +57,10 @@ void mirror_list_free(struct mirror_list *l); /* NULL is allowed */
 
 /*
  * The generation that the user means (cli.md, GEN): `VM@N`, `N`, `VM@latest`, `VM@2026-11-20`,
- * `VM@2026-11-20T10:30[:15][Z]`, `HOST/VM@…`, `uuid:…@…`, an id prefix of at least 4 hex digits.  VM is
- * the new or an old display name, or the folder's name.  *newer_partial (may be NULL) is the number of
- * a partial generation newer than the one found by `latest` or a date, else 0.
- * 0, or -1: ERR_NOT_FOUND (none, or more than one: the text lists them), ERR_USAGE (not that form).
+ * `VM@2026-11-20T10:30[:15][Z]`, `HOST/VM@…`, `uuid:…@…`, an id prefix of at least 4 hex digits. VM
+ * is the new or an old display name, or the folder's name.  *newer_partial (may be NULL) is the
+ * number of a partial generation newer than the one found by `latest` or a date, else 0. 0, or -1:
+ * ERR_NOT_FOUND (none, or more than one: the text lists them), ERR_USAGE (not that form).
  */
 int mirror_find(const struct mirror_list *l, const char *gen, const struct mirror_list_item **out,
                 uint64_t *newer_partial, struct err *e);
@@ -84,22 +84,22 @@ int mirror_restore(const struct mirror_list_item *gen, const char *to, const str
 
 struct mirror_check_options {
     bool read_data;
-    unsigned k, n;          /* slice k of n, 1 <= k <= n; 1, 1: everything */
-    uint64_t generation;    /* 0: all kept ones */
+    unsigned k, n;       /* slice k of n, 1 <= k <= n; 1, 1: everything */
+    uint64_t generation; /* 0: all kept ones */
     /* One call for each fault found. */
     void (*problem)(void *context, const char *object, const char *text);
     void *context;
 };
 
 struct mirror_checked {
-    uint64_t objects;     /* files looked at */
-    uint64_t read_bytes;  /* of images and reverse deltas */
+    uint64_t objects;    /* files looked at */
+    uint64_t read_bytes; /* of images and reverse deltas */
     uint64_t problems;
 };
 
 /*
- * Check one VM's folder.  0 when clean; -1 with ERR_CORRUPT when anything was found (the first fault in
- * e), or ERR_BUSY, ERR_NOT_FOUND, ERR_STOPPED, ERR_SYSTEM.
+ * Check one VM's folder.  0 when clean; -1 with ERR_CORRUPT when anything was found (the first
+ * fault in e), or ERR_BUSY, ERR_NOT_FOUND, ERR_STOPPED, ERR_SYSTEM.
  */
 int mirror_check(const char *folder, const struct mirror_check_options *options,
                  const struct mirror_env *env, struct mirror_checked *out, struct err *e);

@@ -236,8 +236,7 @@ static int open_index(struct patch_cursor *c, uint64_t index_bytes, struct err *
     if (index_bytes == 0)
         index_bytes = (uint64_t)s.st_size;
     if (!S_ISREG(s.st_mode) || index_bytes > (uint64_t)s.st_size ||
-        index_bytes < PATCH_HEAD_BYTES ||
-        (index_bytes - PATCH_HEAD_BYTES) % PATCH_ENTRY_BYTES != 0)
+        index_bytes < PATCH_HEAD_BYTES || (index_bytes - PATCH_HEAD_BYTES) % PATCH_ENTRY_BYTES != 0)
         return err_set(e, ERR_CORRUPT, "its length is wrong");
     if (io_pread_all(c->fd, b, sizeof b, 0, e) != 0 || check_head(b, &c->head, e) != 0)
         return -1;

@@ -1,8 +1,8 @@
 /*
  * Patches: which blocks of a disk get other content (FORMAT.md 5).  A redo turns the newest
- * generation into the next one, a reverse delta turns a generation into the one before.  An index of
- * fixed-size entries in ascending order, and a file with the packed blocks.  Everything streams: a
- * writer and a cursor need a few KiB, whatever the disk's size.
+ * generation into the next one, a reverse delta turns a generation into the one before.  An index
+ * of fixed-size entries in ascending order, and a file with the packed blocks.  Everything streams:
+ * a writer and a cursor need a few KiB, whatever the disk's size.
  */
 #ifndef RECEIVER_MIRROR_PATCH_H
 #define RECEIVER_MIRROR_PATCH_H
@@ -53,14 +53,15 @@ struct patch_writer {
     uint64_t index_bytes;    /* with what is still buffered */
     uint64_t blocks_bytes;
     uint64_t entries;
-    uint64_t end;            /* block behind the last entry */
+    uint64_t end;               /* block behind the last entry */
     struct patch_entry pending; /* the last entry while it may still grow; count 0: none */
     size_t buffered;
     uint8_t buffer[PATCH_BUFFER_ENTRIES * PATCH_ENTRY_BYTES];
     void *hash;
 };
 
-/* Write the header to the empty file index_fd; blocks go behind the first blocks_bytes of blocks_fd. */
+/* Write the header to the empty file index_fd; blocks go behind the first blocks_bytes of
+ * blocks_fd. */
 int patch_writer_open(struct patch_writer *w, int index_fd, int blocks_fd, uint64_t blocks_bytes,
                       const struct patch_head *head, struct err *e);
 /* The next entry as it is; runs that touch become one. */
@@ -78,15 +79,15 @@ void patch_writer_close(struct patch_writer *w); /* frees; the descriptors stay 
 /* --- reading --- */
 
 struct patch_cursor {
-    int fd;             /* owned */
-    uint64_t entries;   /* in all */
-    uint64_t next;      /* index of the entry after `entry` */
-    bool have;          /* entry is valid */
+    int fd;           /* owned */
+    uint64_t entries; /* in all */
+    uint64_t next;    /* index of the entry after `entry` */
+    bool have;        /* entry is valid */
     struct patch_entry entry;
     struct patch_head head;
     uint64_t blocks;
-    uint64_t blocks_bytes;   /* payload must end at or before this */
-    uint64_t end;            /* block behind the entry read last */
+    uint64_t blocks_bytes; /* payload must end at or before this */
+    uint64_t end;          /* block behind the entry read last */
     uint64_t buffer_first, buffer_count;
     uint8_t buffer[PATCH_BUFFER_ENTRIES * PATCH_ENTRY_BYTES];
 };

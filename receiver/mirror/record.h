@@ -67,7 +67,8 @@ int record_done(struct record *r, const char *name);
 
 void sha256_of(uint8_t out[RECORD_SHA256_BYTES], const void *data, size_t count);
 
-/* Read a whole small file of at most `most` bytes; the caller frees out.  -1 as io and ERR_LIMIT. */
+/* Read a whole small file of at most `most` bytes; the caller frees out.  -1 as io and ERR_LIMIT.
+ */
 int file_load(int dir, const char *name, struct bytes *out, size_t most, struct err *e);
 
 #endif

@@ -138,8 +138,8 @@ static int array_is_good(struct run_disk *d, int digests_fd, struct err *e)
         return err_sys(e, "looking at the digests");
     if ((uint64_t)s.st_size != shape_blocks(d->old) * DIGEST_BYTES)
         return 0;
-    if (digests_root(digests_fd, shape_blocks(d->old), NULL, d->old, &d->secret,
-                     &d->m->store.env, &root, e) != 0)
+    if (digests_root(digests_fd, shape_blocks(d->old), NULL, d->old, &d->secret, &d->m->store.env,
+                     &root, e) != 0)
         return -1;
     return digest_equal(&root, &d->base->root);
 }

@@ -20,14 +20,15 @@ static const char WORK_SUFFIX[] = ".vmferry-restore";
 static const char WORK_LOCK[] = ".lock";
 
 /*
- * Where the files grow: a hidden folder beside the target that is renamed whole, or, when the target
- * is there already (it may be a mount point, or the only place where we may write), one inside it.
+ * Where the files grow: a hidden folder beside the target that is renamed whole, or, when the
+ * target is there already (it may be a mount point, or the only place where we may write), one
+ * inside it.
  */
 struct target {
     int parent_fd, target_fd, work_fd;
     bool inside;
-    char name[256];       /* of the target in its parent */
-    char work[256 + 32];  /* of the work folder, in parent or target */
+    char name[256];      /* of the target in its parent */
+    char work[256 + 32]; /* of the work folder, in parent or target */
     struct lock lock;
 };
 
@@ -146,7 +147,6 @@ out:
     free(parent);
     return rc;
 }
-
 
 static int move_entry(void *context, const char *name, struct err *e)
 {

@@ -1,7 +1,7 @@
 /*
  * Before the commit: the old content of what changes becomes the reverse delta of the newest
- * generation, and the room is counted that apply will need.  Content that is not what its digest says
- * never gets into a delta: it is noted as lost, and the generations that need it as damaged.
+ * generation, and the room is counted that apply will need.  Content that is not what its digest
+ * says never gets into a delta: it is noted as lost, and the generations that need it as damaged.
  */
 #include <assert.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@ struct reverse {
     struct run_disk *d;
     struct patch_cursor redo;
     int image_fd, digests_fd;
-    bool keep;              /* a delta is wanted */
+    bool keep; /* a delta is wanted */
     struct publish blocks, index;
     struct patch_writer writer;
     struct digest window[DIGEST_WINDOW];
@@ -59,8 +59,7 @@ static int put_lost(struct reverse *v, uint64_t block, const struct digest *was,
 }
 
 /* The image's block, if it is what it was recorded as. */
-static int put_old_block(struct reverse *v, uint64_t block, const struct digest *was,
-                         struct err *e)
+static int put_old_block(struct reverse *v, uint64_t block, const struct digest *was, struct err *e)
 {
     size_t bytes = shape_block_bytes(v->d->old, block);
     struct digest is;
@@ -182,7 +181,7 @@ static int spread_losses(struct reverse *v, struct earlier *g, size_t count, con
 
     if (patch_cursor_open(&c, s->store_fd, index, &head, 0, v->writer.blocks_bytes, e) != 0)
         return -1;
-    for (; c.have; ) {
+    for (; c.have;) {
         for (uint64_t b = c.entry.block;
              c.entry.kind == PATCH_LOST && b < c.entry.block + c.entry.count; b++) {
             bool own = false;
@@ -233,8 +232,8 @@ static int note_damages(struct reverse *v, const char *index, struct err *e)
     for (size_t i = 0; i < count && v->d->old_lost; i++)
         g[i].lost = max_u64(g[i].lost, 1);
     for (size_t i = 0; i < count; i++)
-        if (g[i].lost > 0 && manifest_note_damage(&v->run->next, g[i].number, v->d->base->number,
-                                                  g[i].lost, e) != 0)
+        if (g[i].lost > 0 &&
+            manifest_note_damage(&v->run->next, g[i].number, v->d->base->number, g[i].lost, e) != 0)
             goto out;
     env_warn(&v->run->m->store.env,
              "%s: %" PRIu64 " blocks of earlier content are lost; generation %" PRIu64
@@ -256,8 +255,8 @@ static int open_all(struct reverse *v, struct err *e)
     static const struct digest none;
     struct run_disk *d = v->d;
     struct store *s = &v->run->m->store;
-    struct patch_head head = store_head(s, PATCH_REDO, d->base, s->newest.number,
-                                        d->shape.capacity_bytes, &none);
+    struct patch_head head =
+        store_head(s, PATCH_REDO, d->base, s->newest.number, d->shape.capacity_bytes, &none);
     char name[LAYOUT_NAME_ROOM];
     struct stat st;
 

@@ -402,8 +402,8 @@ static int stage_config(struct mirror_run *run, struct err *e)
     if (folder_remove(s->store_fd, LAYOUT_CONFIG_STAGED, e) != 0 ||
         publish_directory(s->store_fd, LAYOUT_CONFIG_STAGED, 0700, NULL, e) != 0)
         return -1;
-    run->config_fd = openat(s->store_fd, LAYOUT_CONFIG_STAGED,
-                            O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    run->config_fd =
+        openat(s->store_fd, LAYOUT_CONFIG_STAGED, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     return run->config_fd >= 0 ? 0 : err_sys(e, "opening " LAYOUT_CONFIG_STAGED);
 }
 
@@ -551,7 +551,8 @@ int mirror_run_discard(struct mirror_run *run, struct err *e)
     for (size_t i = 0; i < run->count && !run->dry; i++) {
         struct run_disk *d = &run->disks[i];
 
-        if (d->included && (d->base != NULL ? redo_drop(d, e) : fresh_drop(s, d->state.number, e)) != 0)
+        if (d->included &&
+            (d->base != NULL ? redo_drop(d, e) : fresh_drop(s, d->state.number, e)) != 0)
             rc = -1;
     }
     if (!run->dry && folder_remove(s->store_fd, LAYOUT_CONFIG_STAGED, e) != 0)

@@ -1,7 +1,8 @@
 /*
- * The sink of a disk that no generation has yet: its image grows in the store folder and appears with
- * the commit.  Holes of the image are its zeros.  What a run before made durable is held by digests
- * computed from the image itself, so whatever a crash left there cannot be taken for something else.
+ * The sink of a disk that no generation has yet: its image grows in the store folder and appears
+ * with the commit.  Holes of the image are its zeros.  What a run before made durable is held by
+ * digests computed from the image itself, so whatever a crash left there cannot be taken for
+ * something else.
  */
 #include <assert.h>
 #include <errno.h>
@@ -26,11 +27,11 @@ struct fresh_sink {
     int image_fd, digests_fd;
     char image[LAYOUT_NAME_ROOM], digests[LAYOUT_NAME_ROOM], checkpoint[LAYOUT_NAME_ROOM];
     struct digest_writer writer;
-    uint8_t *buffer;       /* one block */
-    uint64_t staged;       /* blocks before it came in a run before */
-    uint64_t held_to;      /* blocks before it have their digests in the file */
-    uint64_t position;     /* blocks before it have come in this run */
-    uint64_t since_bytes;  /* written since the last checkpoint */
+    uint8_t *buffer;      /* one block */
+    uint64_t staged;      /* blocks before it came in a run before */
+    uint64_t held_to;     /* blocks before it have their digests in the file */
+    uint64_t position;    /* blocks before it have come in this run */
+    uint64_t since_bytes; /* written since the last checkpoint */
     uint64_t since_ms;
 };
 
@@ -244,8 +245,8 @@ static int fresh_end(struct sink *s, const struct digest *root, struct err *e)
         return fail(f, e);
     f->position = blocks;
     if (digest_writer_flush(&f->writer, e) != 0 ||
-        digests_root(f->digests_fd, blocks, NULL, d->shape, &d->secret, &d->m->store.env, &is,
-                     e) != 0 ||
+        digests_root(f->digests_fd, blocks, NULL, d->shape, &d->secret, &d->m->store.env, &is, e) !=
+            0 ||
         count_stored(f, &d->changed_bytes, e) != 0)
         return fail(f, e);
     if (!digest_equal(&is, root)) {
@@ -281,7 +282,8 @@ static void fresh_close(struct sink *s)
 
 /* --- opening --- */
 
-/* Open or make a file of `keep` bytes of old content, holes behind them, and `size` bytes in all. */
+/* Open or make a file of `keep` bytes of old content, holes behind them, and `size` bytes in all.
+ */
 static int open_sparse(int dir, const char *name, uint64_t keep, uint64_t size, struct err *e)
 {
     int fd;
@@ -311,8 +313,7 @@ static int open_files(struct fresh_sink *f, struct err *e)
     struct checkpoint c = { 0 };
     struct err none;
 
-    if (checkpoint_load(f->d, f->checkpoint, &c, &none) != 0 ||
-        !store_has(s->store_fd, f->image)) {
+    if (checkpoint_load(f->d, f->checkpoint, &c, &none) != 0 || !store_has(s->store_fd, f->image)) {
         c.position = 0;
         if (file_remove(s->store_fd, f->checkpoint, e) != 0 || io_sync(s->store_fd, e) != 0)
             return -1;
@@ -322,9 +323,8 @@ static int open_files(struct fresh_sink *f, struct err *e)
     f->image_fd = open_sparse(s->store_fd, f->image, f->staged * f->d->shape.block_bytes,
                               f->d->shape.capacity_bytes, e);
     f->digests_fd = f->image_fd < 0 ? -1
-                                    : open_sparse(s->store_fd, f->digests,
-                                                  f->staged * DIGEST_BYTES, blocks * DIGEST_BYTES,
-                                                  e);
+                                    : open_sparse(s->store_fd, f->digests, f->staged * DIGEST_BYTES,
+                                                  blocks * DIGEST_BYTES, e);
     if (f->digests_fd < 0)
         return -1;
     f->writer.fd = f->digests_fd;

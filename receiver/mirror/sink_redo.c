@@ -1,8 +1,8 @@
 /*
- * The sink of a disk that the newest generation has: what changes goes to the redo, the image is not
- * touched.  Entries that an earlier, unfinished run made durable (`staged`) are held by the store; the
- * run carries those that still hold into its own index as it goes over the disk, so that the index is
- * complete and sorted at its end.
+ * The sink of a disk that the newest generation has: what changes goes to the redo, the image is
+ * not touched.  Entries that an earlier, unfinished run made durable (`staged`) are held by the
+ * store; the run carries those that still hold into its own index as it goes over the disk, so that
+ * the index is complete and sorted at its end.
  */
 #include <assert.h>
 #include <errno.h>
@@ -46,7 +46,7 @@ struct redo_sink {
     struct patch_cursor staged_held; /* for held, which runs ahead */
     struct window window;
     uint64_t position;
-    uint64_t since_bytes, since_ms;  /* blocks_bytes and clock of the last checkpoint */
+    uint64_t since_bytes, since_ms; /* blocks_bytes and clock of the last checkpoint */
 };
 
 static struct redo_sink *redo_of(struct sink *s)
@@ -306,9 +306,9 @@ static int redo_held(struct sink *s, uint64_t offset_bytes, uint64_t limit_bytes
     struct digest d[DIGEST_WINDOW];
     bool staged[DIGEST_WINDOW] = { false };
     uint64_t first = offset_bytes / shape.block_bytes;
-    uint64_t end = block_count_of(
-        offset_bytes + min_u64(limit_bytes, shape.capacity_bytes - offset_bytes),
-        shape.block_bytes);
+    uint64_t end =
+        block_count_of(offset_bytes + min_u64(limit_bytes, shape.capacity_bytes - offset_bytes),
+                       shape.block_bytes);
     uint64_t zeros = 0;
     size_t count;
 
@@ -430,8 +430,8 @@ static int prove_root(struct redo_sink *r, const struct digest *root, struct err
     struct digest is;
     int rc;
 
-    if (patch_cursor_open(&c, r->d->m->store.store_fd, r->names.index, &head,
-                          r->writer.index_bytes, r->writer.blocks_bytes, e) != 0)
+    if (patch_cursor_open(&c, r->d->m->store.store_fd, r->names.index, &head, r->writer.index_bytes,
+                          r->writer.blocks_bytes, e) != 0)
         return -1;
     rc = digests_root(r->digests_fd, r->old_blocks, &c, r->d->shape, &r->d->secret,
                       &r->d->m->store.env, &is, e);
@@ -480,8 +480,8 @@ static void redo_close(struct sink *s)
 /* --- opening: what an unfinished run left --- */
 
 /* Copy entries of c that lie in [from, to) to w. */
-static int copy_entries(struct patch_cursor *c, uint64_t from, uint64_t to,
-                        struct patch_writer *w, struct err *e)
+static int copy_entries(struct patch_cursor *c, uint64_t from, uint64_t to, struct patch_writer *w,
+                        struct err *e)
 {
     if (c->fd < 0)
         return 0;
@@ -604,8 +604,8 @@ static int open_files(struct redo_sink *r, uint64_t blocks_bytes, struct err *e)
     r->digests_fd = file_open(s->store_fd, digests, O_RDONLY, e);
     if (r->digests_fd < 0)
         return -1;
-    r->blocks_fd = openat(s->store_fd, r->names.blocks,
-                          O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    r->blocks_fd =
+        openat(s->store_fd, r->names.blocks, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (r->blocks_fd < 0 || ftruncate(r->blocks_fd, (off_t)blocks_bytes) != 0)
         return err_sys(e, "opening %s", r->names.blocks);
     r->index_fd = openat(s->store_fd, r->names.index,

@@ -59,8 +59,8 @@ int file_open(int dir, const char *name, int flags, struct err *e)
     return fd;
 }
 
-int folder_each(int dir, int (*each)(void *context, const char *name, struct err *e),
-                void *context, struct err *e)
+int folder_each(int dir, int (*each)(void *context, const char *name, struct err *e), void *context,
+                struct err *e)
 {
     int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
@@ -126,7 +126,8 @@ int store_open(struct store *s, int dir, const char *name, const char *path,
         err_sys(e, "opening the folder");
         goto out;
     }
-    s->store_fd = openat(s->folder_fd, LAYOUT_STORE, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    s->store_fd =
+        openat(s->folder_fd, LAYOUT_STORE, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (s->store_fd < 0) {
         if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
             err_set(e, ERR_NOT_FOUND, "no mirror is there");
@@ -216,8 +217,7 @@ int store_manifest(const struct store *s, uint64_t number, struct manifest *out,
     layout_name(name, "generation-%" PRIu64, number);
     if (manifest_load(out, s->store_fd, name, e) != 0)
         return err_add(e, "%s", s->path);
-    if (out->number == number &&
-        memcmp(out->mirror, s->identity.mirror, sizeof out->mirror) == 0)
+    if (out->number == number && memcmp(out->mirror, s->identity.mirror, sizeof out->mirror) == 0)
         return 0;
     manifest_free(out);
     return err_set(e, ERR_CORRUPT, "%s: %s belongs to another mirror or generation", s->path, name);

@@ -20,8 +20,9 @@ struct store {
     struct mirror_identity identity;
     struct manifest newest; /* number 0: there is none */
     /*
-     * This process holds the run lock and is about to read the host: apply leaves out what is damaged
-     * of a committed redo, and the run fetches it again.  Without it such damage ends apply.
+     * This process holds the run lock and is about to read the host: apply leaves out what is
+     * damaged of a committed redo, and the run fetches it again.  Without it such damage ends
+     * apply.
      */
     bool for_run;
 };
@@ -70,8 +71,8 @@ bool store_has(int dir, const char *name);
 int store_generations(const struct store *s, uint64_t **out, size_t *count, struct err *e);
 
 /* Calls each(context, name) for the entries of a folder, `.` and `..` left out. */
-int folder_each(int dir, int (*each)(void *context, const char *name, struct err *e),
-                void *context, struct err *e);
+int folder_each(int dir, int (*each)(void *context, const char *name, struct err *e), void *context,
+                struct err *e);
 /* Remove a folder with files, one level deep; a missing one is fine. */
 int folder_remove(int dir, const char *name, struct err *e);
 /* Remove a file; a missing one is fine; no fsync. */

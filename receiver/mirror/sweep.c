@@ -70,8 +70,7 @@ static bool is_orphan(const struct sweeper *w, const char *name)
                (strcmp(name, ".index") == 0 || strcmp(name, ".blocks") == 0) &&
                (number < w->oldest || number >= newest);
     if (starts(&name, "config-"))
-        return number_at(&name, &number) && *name == 0 &&
-               (number < w->oldest || number > newest);
+        return number_at(&name, &number) && *name == 0 && (number < w->oldest || number > newest);
     if (starts(&name, "digests-") || starts(&name, "suspect-"))
         return number_at(&name, &disk) && *name == 0 && manifest_disk(&w->s->newest, disk) == NULL;
     return false;

@@ -418,7 +418,7 @@ static int refused(struct login *l, const char *list, struct err *e)
     return err_set(
         e, ERR_AUTH,
         "no way to log in: there is no key, no ssh-agent and no password for what the host "
-        "offers (%s)",
+        "offers (%s); give --password-file or --identity",
         list);
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -23,8 +24,8 @@
 #include "version.h"
 
 enum {
-    START_MS = 60000,      /* for the agent's greeting and handshake: a busy host is slow */
-    REQUEST_MS = 120000,   /* for the answer to a request: opening a disk may take its time */
+    START_MS = 60000,    /* for the agent's greeting and handshake: a busy host is slow */
+    REQUEST_MS = 120000, /* for the answer to a request: opening a disk may take its time */
     DIAL_MS = 5000,
     END_MS = 10000,
     REQUESTS_MAX = 64,
@@ -184,7 +185,8 @@ static int shake_hands(struct agent_session *a, int fd, uint64_t until_ms, struc
     if (offer.connection != CONTROL_CONNECTION)
         return err_set(e, ERR_PEER, "the agent starts with connection %" PRIu32, offer.connection);
     /* SSH already keeps this connection secret: records need only be authenticated. */
-    if (handshake_choose(&offer, aead_openssl_offer(), record_mode_bit(RECORD_AUTH), &choice, e) != 0 ||
+    if (handshake_choose(&offer, aead_openssl_offer(), record_mode_bit(RECORD_AUTH), &choice, e) !=
+            0 ||
         handshake_answer(&a->secret, m1, &choice, m2, &keys, e) != 0)
         return -1;
     rc = io_write_all(fd, m2, sizeof m2, e);
@@ -262,8 +264,8 @@ static int start_listener(struct agent_session *a, struct err *e)
         .proved = data_proved,
         .context = a,
     };
-    const char *dial = a->config.dial_address != NULL ? a->config.dial_address
-                                                      : a->config.listen_address;
+    const char *dial =
+        a->config.dial_address != NULL ? a->config.dial_address : a->config.listen_address;
 
     if (strlen(dial) >= sizeof a->dial_address)
         return err_set(e, ERR_USAGE, "%s is no numeric address", dial);
@@ -271,12 +273,16 @@ static int start_listener(struct agent_session *a, struct err *e)
     return data_listener_new(&a->listener, &config, e);
 }
 
-/* What the agent or the shell said before it ended is the better reason. */
+/*
+ * What the agent or the shell said before it ended is the better reason.  A program that ended by
+ * itself is no trouble of the network: another connection would not mend it.
+ */
 static void add_remote_reason(struct agent_session *a, struct err *e)
 {
     struct bytes said = { .ceiling = 64 << 10 };
     struct remote_exit ended;
-    struct err ignored;
+    struct err ignored, was = *e;
+    char status[40] = "";
     char *text, *line;
 
     if (!a->process_runs ||
@@ -284,22 +290,25 @@ static void add_remote_reason(struct agent_session *a, struct err *e)
         bytes_free(&said);
         return;
     }
+    if (ended.known && !ended.signalled) {
+        snprintf(status, sizeof status, ", with status %d", ended.status);
+        if (was.code == ERR_NETWORK)
+            was.code = ERR_PEER;
+    }
     text = bytes_text(&said, &ignored);
     line = text != NULL ? strtok(text, "\r\n") : NULL;
-    if (line != NULL) {
-        struct err was = *e;
-
-        err_set(e, was.code, "%s (%.200s)", was.text, line);
-        e->os = was.os;
-    }
+    err_set(e, was.code, "%s%s%s%.200s%s", was.text, status, line != NULL ? " (" : "",
+            line != NULL ? line : "", line != NULL ? ")" : "");
+    e->os = was.os;
     bytes_free(&said);
 }
 
 int agent_session_start(struct agent_session **out, const struct agent_session_config *config,
                         struct err *e)
 {
-    struct hub_config sc = { .handler = &handler, .stall_ms = config->stall_ms,
-                                 .workers = 1, .version = VMFERRY_VERSION };
+    struct hub_config sc = {
+        .handler = &handler, .stall_ms = config->stall_ms, .workers = 1, .version = VMFERRY_VERSION
+    };
     struct agent_session *a = calloc(1, sizeof *a);
 
     if (a == NULL)

@@ -1,7 +1,7 @@
 /*
  * A session with a source end: an agent on a host, started over a transport, or, where none may run
- * there, a source end in this process that reads through what the caller opens (`dd` over a channel).
- * What runs over it is the same.
+ * there, a source end in this process that reads through what the caller opens (`dd` over a
+ * channel). What runs over it is the same.
  *
  * It owns a thread for the loop; requests block their caller until they are answered.
  */
@@ -28,9 +28,9 @@ struct agent_session_config {
                      enum hole_knowledge *holes, struct err *e);
     void *context;
 
-    uint8_t mode_set;        /* record modes that the data connections may have */
-    unsigned workers_max;    /* of the source end */
-    uint64_t memory_bytes;   /* of the source end */
+    uint8_t mode_set;      /* record modes that the data connections may have */
+    unsigned workers_max;  /* of the source end */
+    uint64_t memory_bytes; /* of the source end */
     uint64_t stall_ms;
     /* The data port, with its address; NULL: TCP is not to be tried. */
     const char *listen_address;

@@ -17,7 +17,8 @@
 #include "protocol/base/net.h"
 #include "protocol/stream/thread.h"
 
-/* Outgoing ports that ESXi's firewall leaves open on 6.7 (replication, vMotion); documented for 7 and 8. */
+/* Outgoing ports that ESXi's firewall leaves open on 6.7 (replication, vMotion); documented for 7
+ * and 8. */
 static const uint16_t usual_ports[] = { 31031, 44046, 8000 };
 
 struct pending {

@@ -1,8 +1,8 @@
 /*
  * The data port: takes the TCP connections that our agents dial back, and nobody else's.
  *
- * A peer is answered nothing until it has proved the session's secret for a connection that is expected
- * and was never used.  At most LISTENER_PENDING peers may be unproved at a time, each for
+ * A peer is answered nothing until it has proved the session's secret for a connection that is
+ * expected and was never used.  At most LISTENER_PENDING peers may be unproved at a time, each for
  * HANDSHAKE_MS; the oldest makes room for a new one.  It owns a thread, which does no disk I/O.
  */
 #ifndef RECEIVER_STREAM_DATA_LISTENER_H
@@ -18,8 +18,8 @@ struct err;
 enum { LISTENER_PENDING = 16, LISTENER_EXPECTED_MAX = 64 };
 
 struct data_listener_config {
-    const char *address; /* numeric */
-    uint16_t port;       /* 0: the first free of 31031, 44046, 8000 */
+    const char *address;                 /* numeric */
+    uint16_t port;                       /* 0: the first free of 31031, 44046, 8000 */
     const struct session_secret *secret; /* borrowed */
     uint8_t aead_set, mode_set;
     /*

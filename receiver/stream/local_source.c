@@ -54,9 +54,10 @@ static int introduce(struct local_source *l, struct hub *s, struct err *e)
 static void *local_main(void *context)
 {
     static const struct hub_handler handler = { .control = serve_control,
-                                                    .link_up = serve_link_up };
+                                                .link_up = serve_link_up };
     struct local_source *l = context;
-    struct serve_config serving = { .disk_open = open_disk, .context = l,
+    struct serve_config serving = { .disk_open = open_disk,
+                                    .context = l,
                                     .memory_bytes = l->config->memory_bytes };
     struct hub_config sc = { .handler = &handler, .workers = 1, .version = VMFERRY_VERSION };
     struct hub *s = NULL;

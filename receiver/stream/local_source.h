@@ -11,8 +11,8 @@ struct local_source;
 struct session_secret;
 
 /*
- * Start as initiator over fd, which it owns on success.  config and what its disk_open needs outlive
- * it.  0, or -1 (ERR_SYSTEM).
+ * Start as initiator over fd, which it owns on success.  config and what its disk_open needs
+ * outlive it.  0, or -1 (ERR_SYSTEM).
  */
 int local_source_start(struct local_source **out, int fd, const struct session_secret *secret,
                        const struct agent_session_config *config, struct err *e);

@@ -37,7 +37,7 @@ struct transfer_disk {
     bool holes_wrong; /* the map claimed a hole that holds data */
     bool done;
     uint64_t ms;
-    struct err why;   /* of the disk that failed */
+    struct err why; /* of the disk that failed */
 };
 
 struct transfer_options {
@@ -51,7 +51,8 @@ struct transfer_options {
      * 0 with a new session, or -1: the run is over.  NULL: never.
      */
     int (*renew)(void *context, struct agent_session **a, const struct err *why, struct err *e);
-    /* About every 200 ms; -1 ends the transfer with this error (a stop, a room guard).  May be NULL. */
+    /* About every 200 ms; -1 ends the transfer with this error (a stop, a room guard).  May be
+     * NULL. */
     int (*watch)(void *context, struct err *e);
     /* About every 200 ms for each disk under way, and once when it is done.  May be NULL. */
     void (*progress)(void *context, const struct transfer_disk *disk);

@@ -67,8 +67,7 @@ class Files(MirrorCase):
         self.assertEqual(result.summary()["vms"][0]["read_path"], "agent")
 
     def test_junk(self):
-        self.falls_back(self.agent(os.urandom(300000)), "not made for this host|does not work",
-                        "--agent-file")
+        self.falls_back(self.agent(os.urandom(300000)), "not made for this host|does not work|cannot start")
 
     def test_cut_short(self):
         whole = self.ours()

@@ -103,7 +103,7 @@ class Password(MirrorCase):
 
     def test_identity_that_is_no_key(self):
         bad = write(os.path.join(self.folder, "bad"), "no key at all\n")
-        self.fails("--identity", bad, says=(bad,))
+        self.fails("--identity", bad, code=USAGE, says=(bad,))
 
 
 class HostKey(MirrorCase):

@@ -22,9 +22,9 @@ class Output(MirrorCase):
 
     def words(self, command, place=None):
         place = place or self.place()
-        return {"vms": (place,), "datastores": (place,), "doctor": (place,), "cleanup": (place,),
+        return {"vms": (place,), "datastores": (place,), "doctor": (place, "--min-free", "1G"), "cleanup": (place,),
                 "list": ("--mirror", self.dir), "check": ("--mirror", self.dir),
-                "restore": ("1", "--mirror", self.dir, "--output", os.path.join(self.folder, "o")),
+                "restore": ("%s@latest" % self.name, "--mirror", self.dir, "--output", os.path.join(self.folder, "o")),
                 "mirror": (place, self.name, self.dir)}[command]
 
     def test_unknown_options(self):

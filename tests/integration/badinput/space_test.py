@@ -213,7 +213,7 @@ class Target(Case):
         vm = self.vm()
         state = os.path.join(self.folder, "state")
         os.mkdir(state)
-        mount("-t", "tmpfs", "-o", "size=1m", "tmpfs", state)
+        mount("-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", state)
         self.addCleanup(subprocess.run, ["umount", state], check=True)
         self.run_it("vms", self.place(), state=state, expect=OK)
         with open(os.path.join(state, "ballast"), "wb") as f:

@@ -112,7 +112,7 @@ class On67(Writing, harness.MirrorTest):
         self.knob("create-quiesce", "fail")
         r = self.run_mirror("web 01")
         self.assertEqual(r.vm()["consistency"], "crash")
-        self.assertIn("not quiesced", r.err)
+        self.assertIn("could not be quiesced", r.err)
         r = self.run_mirror("web 01", "--quiesce", "require", code=10)
         self.assertIsNone(r.vm()["generation"])
         self.assertEqual([g["consistency"] for g in self.list()], ["crash"])

@@ -13,6 +13,7 @@ KNOBS = {
                             "(text, rc 0) | busy (Another task is already in progress)"),
     "create-late": ("0", "seconds by which the snapshot appears after vim-cmd has answered; the "
                          "answer is that of create-result (with ok: rc 0)"),
+    "create-late-hidden": ("off", "on: no task is listed while the late snapshot is under way"),
     "create-quiesce": ("ok", "ok | fail | timeout: what a quiesced create does"),
     "independent": ("allow", "allow | fault: snapshot of a VM with independent disks"),
     "remove-delay": ("0", "seconds that consolidation takes"),

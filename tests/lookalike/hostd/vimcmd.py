@@ -303,12 +303,14 @@ class VimCmd:
                 raise Fault("vim.fault.TaskInProgress", "Another task is already in progress.")
             m.busy = name
 
-    def in_task(self, m, name, work):
+    def in_task(self, m, name, work, hidden=False):
         """Run work in a task that goes on when vim-cmd has gone.  (task, thread).
 
         work gets a function with which it waits; that ends the task when the host goes down.
         """
         task = Task(self.host, name, m.vmid)
+        if hidden:
+            self.host.tasks.remove(task)
         power_cut = self.host.power_cut
 
         def pause(seconds):
@@ -354,7 +356,8 @@ class VimCmd:
             if result == "silent" and not late:
                 return
             m.create_snapshot(name, description, memory, quiesce)
-        task, thread = self.in_task(m, "vim.VirtualMachine.createSnapshot", work)
+        task, thread = self.in_task(m, "vim.VirtualMachine.createSnapshot", work,
+                                    late and knobs.on("create-late-hidden"))
         if late:
             return self.end_of_create(call, refused if result.startswith("fault") else None, result)
         thread.join()

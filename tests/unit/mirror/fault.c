@@ -1,6 +1,6 @@
 /*
- * Every system call that changes files goes through here (the linker's --wrap), so that a test can end
- * the process at the nth of them, or let them fail: no list of crash points has to be kept.
+ * Every system call that changes files goes through here (the linker's --wrap), so that a test can
+ * end the process at the nth of them, or let them fail: no list of crash points has to be kept.
  */
 #include <errno.h>
 #include <fcntl.h>

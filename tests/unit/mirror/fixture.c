@@ -156,8 +156,8 @@ static int give(struct source_walk *k, uint64_t block, enum held_kind kind,
     bool zero = digest_is_zero(&is);
 
     assert_ok(tree_add(k->tree, &is, 1, e), e);
-    if (!k->w->full && ((kind == HELD_DIGESTS && digest_equal(&is, held)) ||
-                        (kind == HELD_ZERO && zero))) {
+    if (!k->w->full &&
+        ((kind == HELD_DIGESTS && digest_equal(&is, held)) || (kind == HELD_ZERO && zero))) {
         k->w->same++;
         return k->s->ops->same(k->s, at, bytes, e);
     }
@@ -363,7 +363,8 @@ static void note_problem(void *context, const char *object, const char *text)
 int check_mirror(struct host *h, const char *name, bool read_data, struct problems *p,
                  struct err *e)
 {
-    struct mirror_check_options o = { .read_data = read_data, .problem = note_problem,
+    struct mirror_check_options o = { .read_data = read_data,
+                                      .problem = note_problem,
                                       .context = p };
     struct mirror_checked out;
 

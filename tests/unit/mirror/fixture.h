@@ -1,6 +1,6 @@
 /*
- * A host made of memory: disks whose content the tests set, and a source that walks them as the stream
- * engine does, straight into a sink.
+ * A host made of memory: disks whose content the tests set, and a source that walks them as the
+ * stream engine does, straight into a sink.
  */
 #ifndef TESTS_UNIT_MIRROR_FIXTURE_H
 #define TESTS_UNIT_MIRROR_FIXTURE_H
@@ -24,7 +24,7 @@ struct disk {
 };
 
 struct host {
-    char dir[64];        /* scratch folder; the mirrors are in dir/m */
+    char dir[64]; /* scratch folder; the mirrors are in dir/m */
     char place[80];
     struct mirror_vm vm;
     struct disk disks[DISKS_MAX];
@@ -37,9 +37,9 @@ struct host {
 };
 
 struct walk {
-    uint64_t stop_at;      /* the connection dies before this block; 0: never */
-    bool full;             /* send all that is not zeros */
-    bool raw;              /* do not compress */
+    uint64_t stop_at;          /* the connection dies before this block; 0: never */
+    bool full;                 /* send all that is not zeros */
+    bool raw;                  /* do not compress */
     uint64_t same, zero, sent; /* out: blocks */
     bool distrusted, resumed;  /* out: of any disk */
 };
@@ -84,13 +84,14 @@ int check_mirror(struct host *h, const char *name, bool read_data, struct proble
 
 enum fault_kind { FAULT_KILL, FAULT_ERROR };
 
-/* The nth system call that changes files from here on kills the process, or fails with `os`; from then
- * on all of them do, if `for_ever`. */
+/* The nth system call that changes files from here on kills the process, or fails with `os`; from
+ * then on all of them do, if `for_ever`. */
 void fault_arm(unsigned long nth, enum fault_kind kind, int os, bool for_ever);
 bool fault_fired(void);
 void fault_disarm(void);
 
-/* A run in a process of its own.  The exit status: 0, 1 failed (the text is on standard error), 99 killed. */
+/* A run in a process of its own.  The exit status: 0, 1 failed (the text is on standard error), 99
+ * killed. */
 int host_run_forked(struct host *h, unsigned long kill_at, enum fault_kind kind, int os);
 
 void assert_ok(int rc, const struct err *e);

@@ -1,6 +1,6 @@
 /*
- * A process that dies, or a target that fills up, at any system call that changes files: the mirror is
- * the old generation or the new one, never a mix, and the next run brings it up to date.
+ * A process that dies, or a target that fills up, at any system call that changes files: the mirror
+ * is the old generation or the new one, never a mix, and the next run brings it up to date.
  */
 #include "tests/unit/cmocka_all.h"
 
@@ -63,7 +63,8 @@ static void before(struct host *h)
     disk_set(c, 0, 7);
 }
 
-/* Everything at once: changes, holes, growth, exchanged places, a disk that goes and one that comes. */
+/* Everything at once: changes, holes, growth, exchanged places, a disk that goes and one that
+ * comes. */
 static void after(struct host *h)
 {
     struct disk *a = &h->disks[0], *b = &h->disks[1], *c = &h->disks[2];

@@ -64,8 +64,8 @@ static void first_mirror_and_refreshes(void **state)
     assert_true((uint64_t)s.st_blocks * 512 <= 16 * BLOCK + 8192);
     assert_string_equal(h->warnings, "");
 
-    disk_set(d, 3, 0);   /* became zero */
-    disk_set(d, 4, 11);  /* was a hole */
+    disk_set(d, 3, 0);  /* became zero */
+    disk_set(d, 4, 11); /* was a hole */
     disk_set(d, 6, 12);
     disk_set(d, 100, 13);
     w = (struct walk){ 0 };
@@ -154,6 +154,7 @@ static void every_kept_generation_restores_byte_for_byte(void **state)
     must_restore(h, "web01@latest", "disk-scsi0-0.raw", &was[6]);
     assert_int_equal(access(in_mirror(h, "web01", ".vmferry/delta-6-1.index"), F_OK), -1);
     assert_int_equal(access(in_mirror(h, "web01", ".vmferry/config-6"), F_OK), -1);
+    assert_int_equal(access(in_mirror(h, "web01", ".vmferry/generation-6"), F_OK), -1);
     assert_string_equal(h->warnings, "");
     for (unsigned g = 1; g <= 6; g++)
         free(was[g].data);
@@ -513,6 +514,88 @@ static void rot_is_found_told_and_repaired(void **state)
     must_be_clean(h, "web01");
 }
 
+static void rot_under_a_change_is_no_silent_loss(void **state)
+{
+    struct host *h = *state;
+    struct disk *d = some_disk(h, "scsi0:0", UUID_A);
+    struct mirror_list *l;
+    char out[128];
+    struct err e;
+
+    h->keep = 3;
+    run(h, NULL);
+    spoiled_run(h, true, "disk-scsi0-0.raw", 9 * BLOCK + 5);
+    disk_set(d, 9, 70); /* changes before anybody has read the bad block */
+    run(h, NULL);
+    assert_image(in_mirror(h, "web01", ""), "disk-scsi0-0.raw", d);
+    assert_ok(mirror_list_load(&l, h->place, &h->env, &e), &e);
+    assert_true(mirror_list_at(l, 0)->damaged && mirror_list_at(l, 1)->damaged);
+    mirror_list_free(l);
+    assert_int_equal(restore_gen(h, "2", out, &e), -1);
+    assert_int_equal(e.code, ERR_CORRUPT);
+}
+
+static void an_image_touched_during_a_run_is_not_trusted_after_it(void **state)
+{
+    struct host *h = *state;
+    struct disk *d = some_disk(h, "scsi0:0", UUID_A);
+    struct mirror_facts f = some_facts(h);
+    struct mirror_committed c;
+    struct mirror_run *r = NULL;
+    struct mirror *m = NULL;
+    struct walk w = { 0 };
+    struct err e;
+
+    run(h, NULL);
+    assert_ok(host_run_until_commit(h, &w, &m, &r, &e), &e);
+    poke(h, "disk-scsi0-0.raw", 9 * BLOCK, "x");
+    assert_ok(mirror_run_commit(r, &f, &c, &e), &e);
+    assert_ok(mirror_run_apply(r, &e), &e);
+    mirror_run_end(r);
+    mirror_close(m);
+    w = (struct walk){ 0 };
+    run(h, &w);
+    assert_true(w.distrusted);
+    assert_int_equal(w.sent, 1);
+    assert_image(in_mirror(h, "web01", ""), "disk-scsi0-0.raw", d);
+}
+
+static void an_excluded_image_that_is_touched_stays_distrusted(void **state)
+{
+    struct host *h = *state;
+    struct disk *d = some_disk(h, "scsi0:0", UUID_A);
+    struct walk w = { 0 };
+
+    run(h, NULL);
+    poke(h, "disk-scsi0-0.raw", 9 * BLOCK, "x");
+    d->included = false;
+    run(h, NULL);
+    snprintf(d->slot, sizeof d->slot, "scsi0:5");
+    run(h, NULL);
+    d->included = true;
+    run(h, &w);
+    assert_true(w.distrusted);
+    assert_image(in_mirror(h, "web01", ""), "disk-scsi0-5.raw", d);
+}
+
+static void a_manifest_is_proved_by_its_hash(void **state)
+{
+    struct host *h = *state;
+    struct problems p;
+    char command[400];
+    struct err e;
+
+    some_disk(h, "scsi0:0", UUID_A);
+    run(h, NULL);
+    /* Still a good record in every other way. */
+    snprintf(command, sizeof command, "sed -i 's/^consistency crash$/consistency Crash/' %s",
+             in_mirror(h, "web01", ".vmferry/generation-1"));
+    assert_int_equal(system(command), 0);
+    assert_int_equal(check_mirror(h, "web01", false, &p, &e), -1);
+    assert_int_equal(e.code, ERR_CORRUPT);
+    assert_non_null(strstr(e.text, "checksum"));
+}
+
 /* The redo goes bad after the commit: the next run fetches what is missing. */
 static void damaged_redo(struct host *h, const char *file, uint64_t at, bool first_is_whole)
 {
@@ -620,10 +703,10 @@ static void a_cut_refresh_goes_on(void **state)
     assert_int_equal(host_run(h, &w, NULL, &e), -1);
     assert_int_equal(w.sent, 25);
     assert_image(in_mirror(h, "web01", ""), "disk-scsi0-0.raw", &was);
-    disk_set(d, 2, 300);  /* changed again */
-    disk_set(d, 4, 0);    /* zeros now */
-    memcpy(d->data + 6 * BLOCK, was.data + 6 * BLOCK, BLOCK);   /* back to what it was */
-    memcpy(d->data + 8 * BLOCK, was.data + 8 * BLOCK, BLOCK);   /* back to a hole */
+    disk_set(d, 2, 300);                                      /* changed again */
+    disk_set(d, 4, 0);                                        /* zeros now */
+    memcpy(d->data + 6 * BLOCK, was.data + 6 * BLOCK, BLOCK); /* back to what it was */
+    memcpy(d->data + 8 * BLOCK, was.data + 8 * BLOCK, BLOCK); /* back to a hole */
     disk_set(d, 9, 301);
     w = (struct walk){ .stop_at = 20 };
     assert_int_equal(host_run(h, &w, NULL, &e), -1);
@@ -704,10 +787,9 @@ static void a_dry_run_changes_nothing(void **state)
 {
     struct host *h = *state;
     struct mirror_run_options o = { .keep = -1 };
-    struct mirror_disk d = { .slot = "scsi0:0",
-                             .uuid = UUID_A,
-                             .capacity_bytes = 10 * BLOCK,
-                             .included = true };
+    struct mirror_disk d = {
+        .slot = "scsi0:0", .uuid = UUID_A, .capacity_bytes = 10 * BLOCK, .included = true
+    };
     struct mirror *m = NULL;
     struct mirror_run *r = NULL;
     struct err e;
@@ -1047,8 +1129,9 @@ static int walk_giant(struct sink *s, unsigned seed, struct err *e)
 static void a_giant_disk_costs_what_it_uses(void **state)
 {
     struct host *h = *state;
-    struct mirror_disk d = { .slot = "scsi0:0", .uuid = UUID_A, .capacity_bytes = GIANT,
-                             .included = true };
+    struct mirror_disk d = {
+        .slot = "scsi0:0", .uuid = UUID_A, .capacity_bytes = GIANT, .included = true
+    };
     struct mirror_run_options o = { .keep = 2, .block_bytes = BLOCK };
     struct mirror_facts f = some_facts(h);
     struct mirror_committed c;
@@ -1093,18 +1176,29 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(first_mirror_and_refreshes, setup, teardown),
-        cmocka_unit_test_setup_teardown(every_kept_generation_restores_byte_for_byte, setup, teardown),
+        cmocka_unit_test_setup_teardown(every_kept_generation_restores_byte_for_byte, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_disk_may_grow_with_odd_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(disks_come_go_and_change_places, setup, teardown),
         cmocka_unit_test_setup_teardown(without_uuid_a_disk_is_its_slot, setup, teardown),
         cmocka_unit_test_setup_teardown(an_excluded_disk_stays_as_it_is, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_folder_keeps_its_name_and_gen_takes_both, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_folder_keeps_its_name_and_gen_takes_both, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(names_that_are_taken_get_eight_digits, setup, teardown),
         cmocka_unit_test_setup_teardown(a_touched_image_is_redigested, setup, teardown),
-        cmocka_unit_test_setup_teardown(lost_content_damages_the_generations_that_need_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(lost_content_damages_the_generations_that_need_it, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(rot_is_found_told_and_repaired, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_damaged_block_of_a_committed_redo_is_fetched_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_damaged_index_of_a_committed_redo_is_read_around, setup, teardown),
+        cmocka_unit_test_setup_teardown(rot_under_a_change_is_no_silent_loss, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_image_touched_during_a_run_is_not_trusted_after_it,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(an_excluded_image_that_is_touched_stays_distrusted, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_manifest_is_proved_by_its_hash, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_block_of_a_committed_redo_is_fetched_again, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_index_of_a_committed_redo_is_read_around, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(a_missing_image_is_read_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cut_first_mirror_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cut_refresh_goes_on, setup, teardown),
@@ -1112,7 +1206,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_run_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dry_run_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_restore_wants_an_empty_place, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_file_size_limit_ends_before_anything_comes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_file_size_limit_ends_before_anything_comes, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(damaged_files_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(qemu_reads_image_and_descriptor, setup, teardown),
         cmocka_unit_test_setup_teardown(generations_are_found_by_time_and_id, setup, teardown),

@@ -21,6 +21,14 @@ static int extent_at(struct source *s, uint64_t offset, struct extent *out, stru
 
     (void)e;
     *out = (struct extent){ offset, s->capacity_bytes - offset, EXTENT_DATA };
+    if (m->changed_to > 0) {
+        out->kind = offset >= m->changed_from && offset < m->changed_to ? EXTENT_DATA : EXTENT_KEPT;
+        if (offset < m->changed_from)
+            out->length_bytes = m->changed_from - offset;
+        else if (offset < m->changed_to)
+            out->length_bytes = m->changed_to - offset;
+        return 0;
+    }
     if (m->grain == 0)
         return 0;
     at -= at % m->grain;

@@ -15,6 +15,7 @@ struct memory_source {
     uint64_t grain;        /* holes are claimed in units of this; 0: none claimed */
     uint64_t lie_at;       /* this grain is claimed to be a hole though it is not; UINT64_MAX: none */
     uint64_t fail_at;      /* reads that touch this byte fail; UINT64_MAX: none */
+    uint64_t changed_from, changed_to; /* a hint: all else is as before; both 0: no hint */
     uint64_t reads, bytes_read;
 };
 

@@ -218,6 +218,59 @@ static void a_cut_stream_goes_on_where_it_was(void **state)
     free(copy);
 }
 
+/* A hint says where changes may be: nothing else is read, and the root still stands for all. */
+static void what_a_hint_calls_unchanged_is_not_read(void **state)
+{
+    uint64_t capacity = 40 * MIB + 512;
+    uint8_t *disk = make_disk(capacity, 21), *copy = calloc(1, capacity);
+
+    (void)state;
+    for (unsigned workers = 0; workers < 3; workers += 2) {
+        for (int known = 1; known >= 0; known--) {
+            struct memory_source source;
+            struct memory_sink sink;
+            struct sink_walk_config config = { .sink = &sink.sink, .window_bytes = 64 * KIB };
+            struct msg_stream_open open = { .compress = 1 };
+            struct sink_totals totals;
+            struct sink_walk *w;
+            struct pair p;
+            struct err why;
+
+            memcpy(copy, disk, capacity);
+            memory_source_init(&source, disk, capacity, 0);
+            source.changed_from = 17 * MIB + 3;
+            source.changed_to = 20 * MIB + 5000;
+            memory_sink_init(&sink, copy, capacity, 16 * KIB);
+            if (known)
+                memory_sink_learn(&sink);
+            for (uint64_t at = source.changed_from; at < source.changed_to; at += 100000)
+                disk[at] ^= 0x55;
+            pair_start(&p, workers, 0);
+            p.disks[0] = &source.source;
+            assert_int_equal(pair_disk_open(&p, 0, capacity), 0);
+            assert_int_equal(sink_walk_new(&w, &config, &why), 0);
+            if (known) {
+                if (pair_run(&p, 0, CONTROL_CONNECTION, w, open, &why) != STREAM_DONE)
+                    fail_msg("%s", why.text);
+                assert_memory_equal(disk, copy, capacity);
+                sink_walk_totals(w, &totals);
+                assert_true(totals.unread_bytes > 36 * MIB);
+                assert_true(totals.read_bytes < 4 * MIB);
+                assert_int_equal(totals.unread_bytes + totals.same_bytes + totals.zero_bytes +
+                                     totals.data_bytes, capacity);
+            } else {
+                assert_int_equal(pair_run(&p, 0, CONTROL_CONNECTION, w, open, &why), STREAM_FAILED);
+                assert_int_equal(why.code, ERR_PEER);
+            }
+            sink_walk_free(w);
+            pair_stop(&p);
+            memory_sink_free(&sink);
+        }
+    }
+    free(disk);
+    free(copy);
+}
+
 static void failures_carry_their_reason(void **state)
 {
     uint64_t capacity = 4 * MIB;
@@ -303,6 +356,7 @@ int main(void)
         cmocka_unit_test(disks_arrive_whole),
         cmocka_unit_test(a_wrong_map_is_noticed),
         cmocka_unit_test(a_cut_stream_goes_on_where_it_was),
+        cmocka_unit_test(what_a_hint_calls_unchanged_is_not_read),
         cmocka_unit_test(failures_carry_their_reason),
         cmocka_unit_test(four_disks_at_once),
     };
