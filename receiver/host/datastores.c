@@ -208,7 +208,8 @@ static int read_summary_item(const struct vimnode *n, struct datastore_list *out
         return 0;
     if (text == NULL || strlen(text) > NAME_BYTES_MAX || vimnode_text(n, "type") == NULL ||
         !uuid_of_url(vimnode_text(n, "url"), uuid, sizeof uuid) ||
-        !vimnode_u64(n, "capacity", &d.size_bytes) || !vimnode_u64(n, "freeSpace", &d.free_bytes))
+        !vimnode_u64(n, "capacity", &d.size_bytes) || !vimnode_u64(n, "freeSpace", &d.free_bytes) ||
+        d.free_bytes > d.size_bytes)
         return err_set(e, ERR_CORRUPT, "a datastore's summary is not whole");
     snprintf(name, sizeof name, "%s", text);
     snprintf(type, sizeof type, "%.31s", vimnode_text(n, "type"));

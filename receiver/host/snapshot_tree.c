@@ -102,13 +102,14 @@ static int walk_info(const struct vimnode *roots, struct snapshot_tree *out, str
 int snapshot_parse_info(const char *text, size_t bytes, struct snapshot_tree *out, struct err *e)
 {
     struct vimdump *d = NULL;
+    static const char none[] = "\n(vim.vm.SnapshotInfo) null";
     const struct vimnode *roots;
     int rc = -1;
 
     *out = (struct snapshot_tree){ 0 };
     if (vimdump_read(&d, text, bytes, e) != 0) {
         /* documented, not seen: how a VM without snapshots prints. */
-        if (e->code == ERR_FORMAT && strstr(text, "\n(vim.vm.SnapshotInfo) null") != NULL)
+        if (e->code == ERR_FORMAT && memmem(text, bytes, none, sizeof none - 1) != NULL)
             return 0;
         return -1;
     }
@@ -165,6 +166,18 @@ static int64_t read_created(const char *text)
     return (int64_t)timegm(&t);
 }
 
+/* A number that stands alone; one too large to be an id must not be taken for another. */
+static bool read_id(const char *text, unsigned *out)
+{
+    enum { ID_DIGITS_MAX = 9 };
+    size_t digits = strspn(text, "0123456789");
+
+    if (digits == 0 || digits > ID_DIGITS_MAX || strchr(" \r\n", text[digits]) == NULL)
+        return false;
+    *out = (unsigned)strtoul(text, NULL, 10);
+    return true;
+}
+
 int snapshot_parse_get(const char *text, struct snapshot_tree *out, struct err *e)
 {
     const char *line = text;
@@ -178,7 +191,6 @@ int snapshot_parse_get(const char *text, struct snapshot_tree *out, struct err *
         const char *created = get_value(line, "Snapshot Created On", &id_dashes);
         const char *id;
         struct snapshot_node *node;
-        char *end;
 
         if (created != NULL && out->count > 0 && out->items[out->count - 1].created == 0)
             out->items[out->count - 1].created = read_created(created);
@@ -192,8 +204,7 @@ int snapshot_parse_get(const char *text, struct snapshot_tree *out, struct err *
         node = add_node(out, name, line_bytes(name), (unsigned)(dashes / 2) - 1, e);
         if (node == NULL)
             goto fail;
-        node->id = (unsigned)strtoul(id, &end, 10);
-        if (end == id || (*end != '\n' && *end != '\r' && *end != '\0' && *end != ' ')) {
+        if (!read_id(id, &node->id)) {
             err_set(e, ERR_CORRUPT, "a snapshot in the host's answer has no id");
             goto fail;
         }

@@ -128,7 +128,7 @@ static void make(struct files *f, struct pull *p)
     FUZZ_CHECK(patch_writer_flush(&w, hash, &e) == 0);
     patch_writer_close(&w);
     f->index_bytes = PATCH_HEAD_BYTES;
-    for (unsigned i = 0; p->left > 0 && i < ENTRIES_MOST; i++) {
+    for (unsigned i = 0; p->left > 0 && !p->spent && i < ENTRIES_MOST; i++) {
         uint8_t word = pull_u8(p);
 
         if (word < 0xf0) {

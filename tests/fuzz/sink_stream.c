@@ -45,7 +45,7 @@ static uint64_t block_at(const struct source_end *s, uint64_t at)
     return at < s->capacity ? min_u64(BLOCK, s->capacity - at) : BLOCK;
 }
 
-/* Runs of up to 16 blocks each, every other one a hole if the input says so. */
+/* Runs of up to 15 blocks each, or to the end, or of any length, and of any kind. */
 static void say_plan(struct source_end *s, struct pull *p)
 {
     uint8_t tail[16 * 8];
@@ -57,11 +57,11 @@ static void say_plan(struct source_end *s, struct pull *p)
         uint8_t kind = pull_u8(p);
         uint64_t length = (uint64_t)(kind >> 4) * BLOCK;
 
-        if ((kind & 2) != 0)
-            length = s->capacity - min_u64(s->planned, s->capacity);
         if ((kind & 4) != 0)
+            length = s->capacity - min_u64(s->planned, s->capacity);
+        if ((kind & 8) != 0)
             length = pull_u64(p) >> (kind >> 4);
-        push_u64(&out, length << 1 | (kind & 1));
+        push_u64(&out, length << 2 | (kind & 3));
         s->planned += length;
     }
     m.tail = tail;
@@ -84,12 +84,12 @@ static void say_run(struct source_end *s, struct pull *p)
         tree_add_zeros(s->tree, block_count_of(m.length_bytes, BLOCK), &e);
         s->totals.zero_bytes += m.length_bytes;
         s->at += m.length_bytes;
-    } else if (m.kind == RUN_SAME) {
+    } else if (m.kind == RUN_SAME || m.kind == RUN_UNREAD) {
         uint64_t first = s->at / BLOCK;
 
         memcpy(s->disk + s->at, s->sink.bytes + s->at, m.length_bytes);
         tree_add(s->tree, s->sink.digests + first, block_count_of(m.length_bytes, BLOCK), &e);
-        s->totals.same_bytes += m.length_bytes;
+        *(m.kind == RUN_SAME ? &s->totals.same_bytes : &s->totals.unread_bytes) += m.length_bytes;
         s->at += m.length_bytes;
     }
     peer_say_run(&s->peer, STREAM, &m);
@@ -199,7 +199,7 @@ static void run(struct source_end *s, struct pull *p)
         say_plan, say_run, say_data, say_end, say_raw, say_credit, say_unsealed,
     };
 
-    while (p->left > 0 && !s->peer.over) {
+    while (p->left > 0 && !p->spent && !s->peer.over) {
         words[pull_u8(p) % 7](s, p);
         peer_turn(&s->peer, TURNS);
     }

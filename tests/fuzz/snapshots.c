@@ -1,4 +1,5 @@
 /* Trees of snapshots: the first byte chooses get.snapshotinfo or snapshot.get.  And our own names. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,19 @@ static void name(const char *text)
         return;
     snapshot_tag_write(&tag, again);
     FUZZ_CHECK(strcmp(again, text) == 0);
+}
+
+/* Removal goes by these numbers: each stands in the text as it is. */
+static void ids(const struct snapshot_tree *t, const char *text)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        char bare[16], spaced[16];
+
+        snprintf(bare, sizeof bare, ":%u", t->items[i].id);
+        snprintf(spaced, sizeof spaced, ": %u", t->items[i].id);
+        FUZZ_CHECK(strstr(text, bare) != NULL || strstr(text, spaced) != NULL ||
+                   strstr(text, ": 0") != NULL || strstr(text, ":0") != NULL);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -37,6 +51,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     case 1:
         rc = snapshot_parse_get(text, &t, &e);
+        if (rc == 0)
+            ids(&t, text);
         break;
     default:
         name(text);

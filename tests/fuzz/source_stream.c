@@ -97,6 +97,10 @@ static int disk_open(void *context, const struct msg_disk_open *m, struct source
     l = calloc(1, sizeof *l);
     FUZZ_CHECK(l != NULL);
     memory_source_init(&l->memory, s->disk, sizeof s->disk, (m->disk & 1) != 0 ? 4096 : 0);
+    if ((m->disk & 2) != 0) {
+        l->memory.changed_from = 2 * BLOCK;
+        l->memory.changed_to = 5 * BLOCK + 512;
+    }
     if ((m->disk & 4) != 0)
         l->memory.fail_at = 5 * BLOCK;
     ops = *l->memory.source.ops;
@@ -217,6 +221,7 @@ static void say_nodes(struct sink_end *s, struct pull *p)
     for (size_t i = 0; i < m.tail_bytes; i += 17)
         tail[i] = (kind & 16) != 0 ? pull_u8(p) & 7 : 0;
     m.tail_bytes += kind >> 6;
+    s->used += MSG_FIXED_nodes + m.tail_bytes;
     peer_say_nodes(link_for(s, (uint8_t)(kind << 2)), s->stream, &m);
 }
 
@@ -325,7 +330,7 @@ static void run(struct sink_end *s, struct pull *p)
         say_finished,  say_dial,       say_second_hello, say_raw,  cut,       repeat,
     };
 
-    while (p->left > 0 && !s->control.over) {
+    while (p->left > 0 && !p->spent && !s->control.over) {
         uint8_t word = pull_u8(p);
 
         words[(word & 0x7f) % 12](s, p);
