@@ -203,7 +203,7 @@ struct run_events {
     void (*vm_begin)(void *context, const char *vm, size_t index, size_t count);
     /* What is being done now, in a few words: "taking the snapshot". */
     void (*step)(void *context, const char *vm, const char *what);
-    /* One line of the plan: "scsi0:0: 1.0 GiB, read below a snapshot by the agent, changes by digests". */
+    /* One line of the plan: "scsi0:0: 1.0 GiB, read below a snapshot, changes by digests". */
     void (*plan)(void *context, const char *vm, const char *line);
     void (*progress)(void *context, const struct disk_progress *p);
     /* Once for each VM of the result, also for an operand that names none. */
