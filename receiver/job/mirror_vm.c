@@ -157,6 +157,7 @@ static int begin_run(struct work *w, struct err *e)
     struct mirror_run_options options = {
         .keep = o->keep_given ? (int)o->keep : -1,
         .keep_lower = o->run.yes,
+        .block_bytes = o->block_bytes,
     };
     size_t count = w->read.disk_count;
     struct mirror_disk *disks = calloc(count > 0 ? count : 1, sizeof *disks);

@@ -91,8 +91,9 @@ struct mirror_options {
     const char *dir;
     const char *const *vms; /* names, patterns, #vmid, uuid:… as the user wrote them */
     size_t vm_count;
-    bool keep_given; /* else the value that the mirror remembers stays */
-    uint32_t keep;   /* earlier generations kept as reverse deltas */
+    bool keep_given;      /* else the value that the mirror remembers stays */
+    uint32_t keep;        /* earlier generations kept as reverse deltas */
+    uint32_t block_bytes; /* of disks that the mirror does not have yet; 0: its default */
 };
 
 /* ---- Results ---- */
