@@ -14,11 +14,10 @@
 #include "protocol/stream/pool.h"
 #include "protocol/stream/sample.h"
 #include "protocol/stream/sink.h"
-#include "protocol/stream/thread.h"
+#include "protocol/stream/told.h"
 
 enum {
     PLAN_RUNS = 4096,          /* of one plan message */
-    DIGEST_CREDIT = 256 << 10, /* message bytes of digests ahead of the reading */
     ANNOUNCE_BYTES = 64 << 20, /* reads announced at once, and the longest run without a word */
     OPS_MAX = 2 * PIECES_MAX + 2,
 };
@@ -37,20 +36,6 @@ struct op {
     uint64_t offset_bytes, length_bytes;
 };
 
-/* Tree nodes for what is not read, in the order in which they came. */
-struct node_list {
-    struct node_list *next;
-    struct stream_message *message;
-    struct pull left; /* of its tail */
-};
-
-/* Digests that came for a range of the plan. */
-struct held_range {
-    struct held_range *next;
-    struct stream_message *message;
-    struct msg_held held;
-};
-
 struct source_walk {
     struct source *source;
     struct stream *stream;
@@ -62,10 +47,7 @@ struct source_walk {
     bool ignore_holes, ignore_hints;
     bool started, ended;
 
-    /* credits, in message bytes */
-    uint64_t may_send;
-    uint64_t owed;
-    uint64_t may_come; /* digests that the sink may still send */
+    uint64_t may_send; /* message bytes */
 
     /* rate */
     uint64_t rate, next_send_us;
@@ -81,8 +63,7 @@ struct source_walk {
     /* walk */
     uint64_t walk_at;      /* handed to ops up to here */
     uint64_t announced_at; /* reads announced up to here */
-    struct held_range *held_first, *held_last;
-    struct node_list *nodes_first, *nodes_last;
+    struct told told;
     struct op ops[OPS_MAX];
     size_t op_first, op_count;
     struct piece_set *pieces;
@@ -128,6 +109,7 @@ int source_walk_new(struct source_walk **out, const struct source_walk_config *c
     w->pool = config->pool;
     w->capacity = config->source->capacity_bytes;
     w->block = o->block_bytes;
+    w->told = (struct told){ .block_bytes = w->block, .capacity_bytes = w->capacity };
     w->may_send = o->data_credit;
     w->rate = o->rate_bytes;
     w->ignore_holes = (o->flags & STREAM_IGNORE_HOLES) != 0;
@@ -150,28 +132,6 @@ fail:
     return -1;
 }
 
-static void held_drop_first(struct source_walk *w)
-{
-    struct held_range *h = w->held_first;
-
-    w->held_first = h->next;
-    if (w->held_first == NULL)
-        w->held_last = NULL;
-    stream_message_free(h->message);
-    free(h);
-}
-
-static void nodes_drop_first(struct source_walk *w)
-{
-    struct node_list *n = w->nodes_first;
-
-    w->nodes_first = n->next;
-    if (w->nodes_first == NULL)
-        w->nodes_last = NULL;
-    stream_message_free(n->message);
-    free(n);
-}
-
 static void walk_stop(void *walk)
 {
     struct source_walk *w = walk;
@@ -184,125 +144,13 @@ void source_walk_free(struct source_walk *w)
     if (w == NULL)
         return;
     piece_set_free(w->pieces);
-    while (w->held_first != NULL)
-        held_drop_first(w);
-    while (w->nodes_first != NULL)
-        nodes_drop_first(w);
+    told_free(&w->told);
     sample_free(w->sample);
     tree_free(w->tree);
     free(w);
 }
 
 /* ---- what the sink says ---- */
-
-/*
- * What the sink tells leaves the inbox for lists that only the walk shortens: here, not there, the
- * credits bound it.
- */
-static int take_credit(struct source_walk *w, uint64_t cost, struct err *e)
-{
-    if (cost > w->may_come)
-        return err_set(e, ERR_PEER, "more digests than the credits allow");
-    w->may_come -= cost;
-    return 0;
-}
-
-/* Takes the message over when it returns 0. */
-static int take_nodes(struct source_walk *w, struct stream_message *m, struct err *e)
-{
-    struct node_list *n;
-
-    if (m->body_bytes == 0 || m->body_bytes % (1 + DIGEST_BYTES) != 0)
-        return err_set(e, ERR_PEER, "half a tree node");
-    if (take_credit(w, MESSAGE_HEADER_BYTES + m->body_bytes, e) != 0)
-        return -1;
-    n = calloc(1, sizeof *n);
-    if (n == NULL)
-        return err_sys(e, "getting memory for tree nodes");
-    n->message = m;
-    n->left = (struct pull){ .at = m->body, .left = m->body_bytes };
-    if (w->nodes_last != NULL)
-        w->nodes_last->next = n;
-    else
-        w->nodes_first = n;
-    w->nodes_last = n;
-    return 0;
-}
-
-/*
- * Let nodes stand for the blocks up to end_block in the tree.  1 when they do, 0 while some have
- * not come yet, -1.
- */
-static int nodes_stand_for(struct source_walk *w, uint64_t end_block, struct err *e)
-{
-    while (tree_position(w->tree) < end_block) {
-        struct node_list *n = w->nodes_first;
-        struct tree_node node;
-
-        if (n == NULL)
-            return 0;
-        node.level = pull_u8(&n->left);
-        pull_copy(&n->left, node.hash.b, sizeof node.hash.b);
-        if (tree_add_node(w->tree, &node, e) != 0) {
-            e->code = ERR_PEER;
-            return -1;
-        }
-        if (n->left.left == 0) {
-            w->owed += MESSAGE_HEADER_BYTES + n->message->body_bytes;
-            nodes_drop_first(w);
-        }
-    }
-    if (tree_position(w->tree) > end_block)
-        return err_set(e, ERR_PEER, "tree nodes that reach into what is read");
-    return 1;
-}
-
-/* Where the next digests must start: behind the last ones, at the next planned read. */
-static int check_held(const struct source_walk *w, const struct msg_held *h, struct err *e)
-{
-    uint64_t at = w->held_last != NULL
-                      ? w->held_last->held.offset_bytes + w->held_last->held.length_bytes
-                      : w->walk_at;
-    uint64_t end;
-
-    if (!checked_add(h->offset_bytes, h->length_bytes, &end) || h->length_bytes == 0 ||
-        h->offset_bytes < at || end > w->plan_at || h->offset_bytes % w->block != 0 ||
-        (end % w->block != 0 && end != w->capacity))
-        return err_set(e, ERR_PEER,
-                       "digests for %" PRIu64 " bytes at %" PRIu64 " do not fit the plan",
-                       h->length_bytes, h->offset_bytes);
-    if (h->kind > HELD_DIGESTS)
-        return err_set(e, ERR_PEER, "digests of an unknown kind");
-    if (h->tail_bytes !=
-        (h->kind == HELD_DIGESTS ? block_count_of(h->length_bytes, w->block) * DIGEST_BYTES : 0))
-        return err_set(e, ERR_PEER, "a wrong number of digests at %" PRIu64, h->offset_bytes);
-    return 0;
-}
-
-/* Takes the message over when it returns 0. */
-static int take_held(struct source_walk *w, struct stream_message *m, struct err *e)
-{
-    struct held_range *h = calloc(1, sizeof *h);
-
-    if (h == NULL)
-        return err_sys(e, "getting memory for digests");
-    if (msg_held_decode(&h->held, m->body, m->body_bytes, e) != 0 ||
-        check_held(w, &h->held, e) != 0) {
-        free(h);
-        return -1;
-    }
-    if (take_credit(w, MSG_FIXED_held + h->held.tail_bytes, e) != 0) {
-        free(h);
-        return -1;
-    }
-    h->message = m;
-    if (w->held_last != NULL)
-        w->held_last->next = h;
-    else
-        w->held_first = h;
-    w->held_last = h;
-    return 0;
-}
 
 /* 1: the sink has the disk. */
 static int take_finished(struct source_walk *w, const struct stream_message *m, struct err *e)
@@ -326,7 +174,7 @@ static int take_messages(struct source_walk *w, bool *progress, struct err *e)
         *progress = true;
         switch (m->type) {
         case MSG_held:
-            rc = take_held(w, m, e);
+            rc = told_take_held(&w->told, m, w->walk_at, w->plan_at, e);
             if (rc == 0)
                 m = NULL;
             break;
@@ -334,7 +182,7 @@ static int take_messages(struct source_walk *w, bool *progress, struct err *e)
             rc = stream_credit_take(m, &w->may_send, e);
             break;
         case MSG_nodes:
-            rc = take_nodes(w, m, e);
+            rc = told_take_nodes(&w->told, m, e);
             if (rc == 0)
                 m = NULL;
             break;
@@ -444,54 +292,6 @@ static struct op *op_push(struct source_walk *w, enum plan_kind kind, uint64_t o
     return op;
 }
 
-/* Digests that the walk has passed are done with. */
-static void held_advance(struct source_walk *w)
-{
-    while (w->held_first != NULL &&
-           w->held_first->held.offset_bytes + w->held_first->held.length_bytes <= w->walk_at) {
-        w->owed += MSG_FIXED_held + w->held_first->held.tail_bytes;
-        held_drop_first(w);
-    }
-}
-
-/* Give back the credit of what is used up. */
-static int credit_return(struct source_walk *w, struct err *e)
-{
-    struct msg_credit credit = { .bytes = w->owed };
-
-    if (w->owed < DIGEST_CREDIT / 4)
-        return 0;
-    w->may_come += w->owed;
-    w->owed = 0;
-    return link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e);
-}
-
-/* Copy what is held of a piece; false while some of it has not come yet. */
-static bool held_for(struct source_walk *w, struct piece *piece)
-{
-    uint64_t at = piece->offset_bytes, end = at + piece->count_bytes;
-    const struct held_range *h = w->held_first;
-
-    for (; at < end; h = h->next) {
-        uint64_t stop;
-
-        if (h == NULL || h->held.offset_bytes > at)
-            return false;
-        stop = min_u64(h->held.offset_bytes + h->held.length_bytes, end);
-        for (; at < stop; at += w->block) {
-            struct piece_block *b = &piece->blocks[(at - piece->offset_bytes) / w->block];
-
-            b->known = h->held.kind == HELD_DIGESTS;
-            if (b->known)
-                memcpy(b->held.b,
-                       h->held.tail + (at - h->held.offset_bytes) / w->block * DIGEST_BYTES,
-                       DIGEST_BYTES);
-        }
-        at = stop;
-    }
-    return true;
-}
-
 /* Say that reads come; true when the word was said just now and should go out first. */
 static int announce(struct source_walk *w, uint64_t end, bool *said, struct err *e)
 {
@@ -530,7 +330,7 @@ static int walk_on(struct source_walk *w, bool *progress, struct err *e)
     piece = piece_take(w->pieces, w->walk_at, run_end);
     if (piece == NULL)
         return 0;
-    if (!held_for(w, piece)) {
+    if (!told_fill(&w->told, piece)) {
         piece_give(w->pieces, piece);
         return 0;
     }
@@ -545,7 +345,7 @@ static int walk_on(struct source_walk *w, bool *progress, struct err *e)
         w->plan_first++;
     w->totals.read_bytes += piece->count_bytes;
     piece_start(w->pieces, piece, w->stream);
-    held_advance(w);
+    told_pass(&w->told, w->walk_at);
     return 0;
 }
 
@@ -662,7 +462,8 @@ static int op_emit(struct source_walk *w, struct op *op, struct err *e)
             return -1;
         return 1;
     case PLAN_UNREAD:
-        rc = nodes_stand_for(w, block_count_of(op->offset_bytes + op->length_bytes, w->block), e);
+        rc = told_stand_for(&w->told, w->tree,
+                            block_count_of(op->offset_bytes + op->length_bytes, w->block), e);
         if (rc > 0 && run_add(w, RUN_UNREAD, op->offset_bytes, op->length_bytes, e) != 0)
             return -1;
         return rc;
@@ -708,6 +509,16 @@ static int finish(struct source_walk *w, struct err *e)
 
 /* ---- step ---- */
 
+/* Give back the credit of what is used up. */
+static int told_more(struct source_walk *w, struct err *e)
+{
+    struct msg_credit credit = { .bytes = told_credit(&w->told) };
+
+    if (credit.bytes == 0)
+        return 0;
+    return link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e);
+}
+
 /* The next sample of claimed holes.  A miss turns the holes off, loudly. */
 static int sample_on(struct source_walk *w, struct err *e)
 {
@@ -734,11 +545,10 @@ static int sample_on(struct source_walk *w, struct err *e)
 
 static int start(struct source_walk *w, struct err *e)
 {
-    struct msg_credit credit = { .bytes = DIGEST_CREDIT };
+    struct msg_credit credit = { .bytes = told_first_credit(&w->told) };
     struct msg_reading reading = { .end_bytes = w->walk_at };
 
     w->started = true;
-    w->may_come = credit.bytes;
     if (link_send_credit(stream_link(w->stream), stream_id(w->stream), &credit, e) != 0)
         return -1;
     return link_send_reading(stream_link(w->stream), stream_id(w->stream), &reading, e);
@@ -757,13 +567,13 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
     if (!w->started)
         return start(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
     /* What came before this opening goes into the tree first. */
-    rc = nodes_stand_for(w, block_count_of(w->emit_at, w->block), e);
+    rc = told_stand_for(&w->told, w->tree, block_count_of(w->emit_at, w->block), e);
     if (rc <= 0)
         return rc == 0 ? STEP_WAIT : STEP_FAILED;
     if (w->sample != NULL)
         return sample_on(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
     if (plan_send(w, &progress, e) != 0 || emit(w, &progress, e) != 0 ||
-        walk_on(w, &progress, e) != 0 || credit_return(w, e) != 0)
+        walk_on(w, &progress, e) != 0 || told_more(w, e) != 0)
         return STEP_FAILED;
     if (w->emit_at == w->capacity && !w->ended && w->may_send >= MSG_FIXED_run) {
         if (finish(w, e) != 0)

@@ -34,6 +34,7 @@ int cmd_mirror(struct app *app, struct err *e)
         goto out;
     m.vms = o->operands + 1;
     m.vm_count = o->operand_count - 2;
+    m.block_bytes = o->block_bytes;
     m.keep_given = (o->given & OPTION_BIT(OPTION_KEEP)) != 0;
     m.keep = o->keep;
     rc = mirror_job(&m, &events, &app->result, e);

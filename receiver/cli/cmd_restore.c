@@ -71,7 +71,16 @@ int cmd_restore(struct app *app, struct err *e)
         goto out;
     for (size_t i = 0; i < mirror_list_problem_count(l); i++)
         log_warning("%s", mirror_list_problem(l, i));
-    if (mirror_find(l, o->operands[0], &g, &newer, e) != 0 || (v = add_result(app, g, e)) == NULL)
+    if (mirror_find(l, o->operands[0], &g, &newer, e) != 0) {
+        /* What is meant may be in the mirror that cannot be read. */
+        if (e->code == ERR_NOT_FOUND && mirror_list_problem_count(l) > 0) {
+            e->code = ERR_CORRUPT;
+            err_add(e, "%s", mirror_list_problem(l, 0));
+        }
+        goto out;
+    }
+    v = add_result(app, g, e);
+    if (v == NULL)
         goto out;
     if (newer > 0)
         log_warning("%s: generation %llu is newer but partial; this is generation %llu", g->vm,

@@ -67,11 +67,11 @@ static const struct command commands[] = {
             "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n",
         .operands_min = 3,
         .operands_max = MANY,
-        .accepts = BIT(OPTION_KEEP) | BIT(OPTION_DRY_RUN) | BIT(OPTION_FULL) |
-                   BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) | BIT(OPTION_QUIESCE) |
-                   BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) | BIT(OPTION_MAX_SNAPSHOT_AGE) |
-                   BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) | BIT(OPTION_AGENT_DIR) |
-                   BIT(OPTION_YES),
+        .accepts = BIT(OPTION_KEEP) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |
+                   BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
+                   BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
+                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) |
+                   BIT(OPTION_STALL_TIMEOUT) | BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
         .run = cmd_mirror,
     },
     {

@@ -5,6 +5,7 @@
 
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
+#include "protocol/block/digest.h"
 #include "receiver/base/utf8.h"
 #include "receiver/cli/targets.h"
 #include "receiver/mirror/mirror.h"
@@ -53,6 +54,8 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_HELP] = { "help", 'h', NULL, NULL, "print this help" },
 
     [OPTION_KEEP] = { "keep", 0, "N", "", "keep N earlier generations; the mirror remembers N" },
+    [OPTION_BLOCK_SIZE] = { "block-size", 0, "SIZE", "16k 32k 64k 128k 256k 512k 1M 2M 4M",
+                            "compare and send blocks of SIZE, for new disks; 64k" },
     [OPTION_DRY_RUN] = { "dry-run", 'n', NULL, NULL, "show what would be done, change nothing" },
     [OPTION_FULL] = { "full", 0, NULL, NULL, "read and send everything that is allocated" },
     [OPTION_COMPRESS] = { "compress", 0, "LEVEL", "auto none 1 3 6 9 12 15 19",
@@ -153,6 +156,18 @@ static int take_keep(struct options *o, const char *value, struct err *e)
     if (number_parse(&keep, value, 0, MIRROR_KEEP_MAX, e) != 0)
         return -1;
     o->keep = (uint32_t)keep;
+    return 0;
+}
+
+static int take_block_size(struct options *o, const char *value, struct err *e)
+{
+    uint64_t size;
+
+    if (size_parse(&size, value, e) != 0)
+        return -1;
+    if (!block_size_valid(size))
+        return err_set(e, ERR_USAGE, "a block is a power of two from 16k to 4M");
+    o->block_bytes = (uint32_t)size;
     return 0;
 }
 
@@ -282,6 +297,8 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
         return data_address_parse(&o->data.connect, value, e);
     case OPTION_KEEP:
         return take_keep(o, value, e);
+    case OPTION_BLOCK_SIZE:
+        return take_block_size(o, value, e);
     case OPTION_COMPRESS:
         return take_compress(o, value, e);
     case OPTION_BWLIMIT:

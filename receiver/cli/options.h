@@ -42,6 +42,7 @@ enum option_id {
     OPTION_COMMON_COUNT,
     /* Accepted by the commands that name them. */
     OPTION_KEEP = OPTION_COMMON_COUNT,
+    OPTION_BLOCK_SIZE,
     OPTION_DRY_RUN,
     OPTION_FULL,
     OPTION_COMPRESS,
@@ -79,6 +80,7 @@ struct options {
     const char *agent_file, *agent_dir;
 
     uint32_t keep;
+    uint32_t block_bytes; /* of new disks; 0: the default */
     bool dry_run, full, yes, retained;
     uint8_t compress; /* COMPRESS_AUTO, 0 for none, or a level */
     uint64_t bwlimit; /* 0: none */

@@ -106,17 +106,19 @@ static bool uuid_shared(const struct vm_list *vms, size_t index)
     return false;
 }
 
-/* A snapshot that came late, or an agent that could not be removed at once, may go now. */
-static void tidy(const struct mirror_vm_job *job, struct vm_result *v)
+/*
+ * A snapshot of a failed run that came late may go now.  What the run itself could not remove is left
+ * alone: it was tried three times a moment ago, and stays in the journal.
+ */
+static void tidy(const struct mirror_vm_job *job, const struct vm_result *v)
 {
-    bool left = true;
+    bool left;
     struct err e;
 
-    if ((v->outcome != OUTCOME_FAILED && !v->cleanup_left) || job->options->run.dry_run ||
+    if (v->outcome != OUTCOME_FAILED || v->cleanup_left || job->options->run.dry_run ||
         !(*job->transport)->ops->alive(*job->transport, NULL))
         return;
-    if (reap(job->host, job->journal, job->vm->instance_uuid, &left, &e) == 0 && !left)
-        v->cleanup_left = false;
+    reap(job->host, job->journal, job->vm->instance_uuid, &left, &e);
 }
 
 static int run_vms(const struct mirror_options *o, const struct run_events *events, struct host *h,

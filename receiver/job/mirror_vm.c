@@ -157,6 +157,7 @@ static int begin_run(struct work *w, struct err *e)
     struct mirror_run_options options = {
         .keep = o->keep_given ? (int)o->keep : -1,
         .keep_lower = o->run.yes,
+        .block_bytes = o->block_bytes,
     };
     size_t count = w->read.disk_count;
     struct mirror_disk *disks = calloc(count > 0 ? count : 1, sizeof *disks);
@@ -198,13 +199,15 @@ static void tell_plan(struct work *w)
         else if (!d->readable)
             snprintf(line, sizeof line, "%s: cannot be read: %s", d->slot, d->why.text);
         else
-            snprintf(line, sizeof line, "%s: %s, %s%s, changes by %s", d->slot,
+            snprintf(line, sizeof line, "%s: %s, %s%s, %s", d->slot,
                      size_text(size, d->capacity_bytes),
                      w->read.way == CHAIN_DIRECTLY ? "read as it is" : "read below a snapshot",
                      w->read.read_path == READ_PATH_SSH_DD  ? " with dd over SSH"
                      : w->read.read_path == READ_PATH_AGENT ? " by the agent"
                                                             : "",
-                     w->first || o->full ? "nothing: all is sent" : "digests");
+                     o->full    ? "all is sent"
+                     : w->first ? "for the first time"
+                                : "changes by digests");
         if (w->job->events->plan != NULL)
             w->job->events->plan(w->job->events->context, w->job->vm->name, line);
     }
@@ -349,7 +352,26 @@ static void fill_disks(struct work *w)
     }
 }
 
-/* After the commit nothing makes the run bad; what goes wrong is said. */
+/* The images could not be brought to the committed generation. */
+static void not_applied(struct work *w, const struct err *e)
+{
+    struct vm_result *v = w->result;
+
+    if (e->code == ERR_CORRUPT)
+        log_warning("%s: %s; the next run reads that disk whole", w->job->vm->name, e->text);
+    else
+        log_warning("%s: the generation is safe, but the images are not updated yet: %s; the next "
+                    "command on this mirror finishes it",
+                    w->job->vm->name, e->text);
+    if (e->code == ERR_BUSY) {
+        v->cleanup_left = true; /* a reader is at work: nothing is wrong */
+    } else if (e->code != ERR_STOPPED) {
+        v->outcome = OUTCOME_FAILED;
+        v->why = *e;
+    }
+}
+
+/* Behind the commit: the run is good unless the images cannot follow. */
 static void complete(struct work *w)
 {
     uint64_t read_bytes = 0;
@@ -365,11 +387,7 @@ static void complete(struct work *w)
     }
     step(w, "updating the images");
     if (mirror_run_apply(w->run, &e) != 0) {
-        log_warning("%s: the generation is safe, but the images are not updated yet: %s; the next "
-                    "command on this mirror finishes it",
-                    w->job->vm->name, e.text);
-        if (e.code == ERR_SPACE || e.code == ERR_CORRUPT)
-            w->result->why = e;
+        not_applied(w, &e);
         return;
     }
     mirror_run_end(w->run);

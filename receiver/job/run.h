@@ -91,8 +91,9 @@ struct mirror_options {
     const char *dir;
     const char *const *vms; /* names, patterns, #vmid, uuid:… as the user wrote them */
     size_t vm_count;
-    bool keep_given; /* else the value that the mirror remembers stays */
-    uint32_t keep;   /* earlier generations kept as reverse deltas */
+    bool keep_given;      /* else the value that the mirror remembers stays */
+    uint32_t keep;        /* earlier generations kept as reverse deltas */
+    uint32_t block_bytes; /* of disks that the mirror does not have yet; 0: its default */
 };
 
 /* ---- Results ---- */
@@ -203,7 +204,7 @@ struct run_events {
     void (*vm_begin)(void *context, const char *vm, size_t index, size_t count);
     /* What is being done now, in a few words: "taking the snapshot". */
     void (*step)(void *context, const char *vm, const char *what);
-    /* One line of the plan: "scsi0:0: agent, data over tcp, changes by digest". */
+    /* One line of the plan: "scsi0:0: 1.0 GiB, read below a snapshot, changes by digests". */
     void (*plan)(void *context, const char *vm, const char *line);
     void (*progress)(void *context, const struct disk_progress *p);
     /* Once for each VM of the result, also for an operand that names none. */

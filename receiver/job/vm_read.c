@@ -309,7 +309,7 @@ static int watch(void *context, struct err *e)
         return 0;
     if (host_now(r->host) - r->snapshot->made > (int64_t)r->options->max_snapshot_age_s)
         return err_set(
-            e, ERR_LIMIT,
+            e, ERR_SYSTEM,
             "the snapshot is older than --max-snapshot-age: what has come is kept for the "
             "next run");
     if (now >= r->next_room_ms) {

@@ -418,8 +418,9 @@ static int apply_redos(struct store *s, struct manifest *c, struct err *e)
             continue;
         if (!s->for_run || (e->code != ERR_CORRUPT && e->code != ERR_NOT_FOUND))
             return -1;
-        env_warn(&s->env, "%s: %s; the image is read and brought up to date by this run", s->path,
-                 e->text);
+        s->damaged = true;
+        env_warn(&s->env, "%s: %s; the image is read and brought up to date by %s run", s->path,
+                 e->text, s->own ? "the next" : "this");
         store_suspect(s, d->number);
         d->stat = untrusted;
     }

@@ -479,9 +479,30 @@ static void redo_close(struct sink *s)
 
 /* --- opening: what an unfinished run left --- */
 
-/* Copy entries of c that lie in [from, to) to w. */
-static int copy_entries(struct patch_cursor *c, uint64_t from, uint64_t to, struct patch_writer *w,
-                        struct err *e)
+/* Blocks that were staged are proved once, before the other end hears that they are held. */
+struct proof {
+    const struct run_disk *d;
+    int blocks_fd;
+    struct patch_room room;
+    uint64_t damaged;
+};
+
+/* *sound: the entry's content is there. */
+static int prove_entry(struct proof *p, const struct patch_entry *n, bool *sound, struct err *e)
+{
+    *sound = true;
+    if (n->kind != PATCH_DATA ||
+        patch_payload(p->blocks_fd, n, &p->d->secret, shape_block_bytes(p->d->shape, n->block),
+                      &p->room, e) == 0)
+        return 0;
+    *sound = false;
+    p->damaged++;
+    return e->code == ERR_CORRUPT ? 0 : -1;
+}
+
+/* Copy sound entries of c that lie in [from, to) to w. */
+static int copy_entries(struct patch_cursor *c, uint64_t from, uint64_t to, struct proof *proof,
+                        struct patch_writer *w, struct err *e)
 {
     if (c->fd < 0)
         return 0;
@@ -490,13 +511,32 @@ static int copy_entries(struct patch_cursor *c, uint64_t from, uint64_t to, stru
     while (c->have && c->entry.block < to) {
         struct patch_entry n = c->entry;
         uint64_t end = min_u64(n.block + n.count, to);
+        bool sound;
 
         n.block = max_u64(n.block, from);
         n.count = end - n.block;
-        if (patch_put(w, &n, e) != 0 || patch_step(c, e) != 0)
+        if (prove_entry(proof, &n, &sound, e) != 0 || (sound && patch_put(w, &n, e) != 0) ||
+            patch_step(c, e) != 0)
             return -1;
     }
     return 0;
+}
+
+static int proof_open(struct proof *p, const struct redo_sink *r, struct err *e)
+{
+    *p = (struct proof){ .d = r->d };
+    p->blocks_fd = file_open(r->d->m->store.store_fd, r->names.blocks, O_RDONLY, e);
+    return p->blocks_fd < 0 ? -1 : patch_room_new(&p->room, r->d->shape.block_bytes, e);
+}
+
+static void proof_close(struct proof *p, const struct redo_sink *r)
+{
+    if (p->damaged > 0)
+        env_warn(&r->d->m->store.env,
+                 "%s: %" PRIu64 " blocks that an earlier run had brought are damaged and come again",
+                 r->names.blocks, p->damaged);
+    patch_room_free(&p->room);
+    io_drop(&p->blocks_fd);
 }
 
 /* index up to the position, then the older staged entries, become the new `staged`. */
@@ -505,6 +545,7 @@ static int merge(struct redo_sink *r, const struct checkpoint *c, struct patch_c
 {
     struct store *s = &r->d->m->store;
     struct patch_head head = head_of(r);
+    struct proof proof;
     struct publish p;
     uint8_t hash[PATCH_HASH_BYTES];
     uint64_t bytes;
@@ -512,16 +553,18 @@ static int merge(struct redo_sink *r, const struct checkpoint *c, struct patch_c
 
     if (publish_begin(&p, s->store_fd, 0600, e) != 0)
         return -1;
-    if (patch_writer_open(&r->writer, p.fd, -1, 0, &head, e) != 0)
+    if (proof_open(&proof, r, e) != 0 ||
+        patch_writer_open(&r->writer, p.fd, -1, 0, &head, e) != 0)
         goto out;
-    if (copy_entries(index, 0, c->position, &r->writer, e) != 0 ||
-        copy_entries(older, c->position, r->blocks, &r->writer, e) != 0 ||
+    if (copy_entries(index, 0, c->position, &proof, &r->writer, e) != 0 ||
+        copy_entries(older, c->position, r->blocks, &proof, &r->writer, e) != 0 ||
         patch_writer_flush(&r->writer, hash, e) != 0)
         goto out;
     bytes = r->writer.index_bytes;
     rc = publish_commit(&p, r->names.staged, bytes, PUBLISH_REPLACE, e);
 
 out:
+    proof_close(&proof, r);
     patch_writer_close(&r->writer);
     publish_drop(&p);
     return rc;

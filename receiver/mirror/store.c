@@ -331,7 +331,15 @@ int store_finish(struct store *s, struct err *e)
 
 int store_apply_own(struct store *s, struct err *e)
 {
-    return finish(s, false, e);
+    int rc;
+
+    s->own = true;
+    s->damaged = false;
+    rc = finish(s, false, e);
+    s->own = false;
+    return rc == 0 && s->damaged
+               ? err_set(e, ERR_CORRUPT, "%s: the redo was damaged before it was applied", s->path)
+               : rc;
 }
 
 int store_open_reader(struct store *s, const char *folder, const struct mirror_env *env,

@@ -25,6 +25,8 @@ struct store {
      * apply.
      */
     bool for_run;
+    bool own;     /* the redo that is applied is of this very run: nothing is read after it */
+    bool damaged; /* apply had to leave out blocks of a damaged redo */
 };
 
 #define STORE_EMPTY ((struct store){ .folder_fd = -1, .store_fd = -1, .lock = LOCK_EMPTY })

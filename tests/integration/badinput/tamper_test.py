@@ -4,6 +4,8 @@
 import glob
 import os
 import shutil
+import signal
+import time
 import unittest
 
 from harness import INTEGRITY, MB, OK, Case, MirrorCase, file_hash, main
@@ -18,7 +20,7 @@ class Tampered(MirrorCase):
         me = cls("run_it")
         me.folder = cls.work
         for n in range(2):
-            me.write(cls.name, offset=(1 + n) * MB)
+            me.write(cls.name, offset=MB)
             me.good_mirror(cls.name, cls.dir, "--keep", "5")
         cls.sound = cls.dir
         cls.truth = os.path.join(cls.work, "truth.raw")
@@ -36,7 +38,7 @@ class Tampered(MirrorCase):
     def file(self, pattern):
         found = sorted(glob.glob(os.path.join(self.store, pattern)))
         self.assertTrue(found, "%s: %s" % (pattern, os.listdir(self.store)))
-        return found[-1]
+        return max(found, key=os.path.getsize) if "delta" in pattern else found[-1]
 
     def flip(self, path, at=None):
         """One bit, times kept: as a disk that rots."""
@@ -160,8 +162,7 @@ class Tampered(MirrorCase):
         self.damaged(path)
 
     def test_restore_through_a_damaged_delta_is_refused(self):
-        for path in glob.glob(os.path.join(self.store, "delta-*.blocks")):
-            self.flip(path)
+        self.flip(self.file("delta-1-*.blocks"))
         self.damaged("delta-", "restore", *self.restore(1))
         # The newest one needs no delta.
         shutil.rmtree(os.path.join(self.folder, "out"), ignore_errors=True)
@@ -219,8 +220,6 @@ class Redo(MirrorCase):
 
     def cut(self):
         """A run stopped while it reads: its redo stays."""
-        import signal
-        import time
         self.write(self.name, offset=2 * MB, length=8 * MB)
         run = self.start("mirror", "--json", "--bwlimit", "2M", "--compress", "none",
                          self.place(), self.name, self.dir)
@@ -253,21 +252,10 @@ class Redo(MirrorCase):
 
     def interrupted(self):
         """Committed, not applied."""
-        import signal
-        import time
-        for _ in range(8):
-            for at in range(0, 48 * MB, 16 * MB):
-                self.write(self.name, offset=at, length=16 * MB)
-            run = self.start("mirror", "--json", self.place(), self.name, self.dir)
-            folder = self.vm_folder(self.dir)
-            flag = os.path.join(folder, "REFRESH-INTERRUPTED")
-            while not os.path.exists(flag) and run.process.poll() is None:
-                time.sleep(0.0005)
-            run.signal(signal.SIGKILL)
-            run.finish()
-            if os.path.exists(flag) and os.path.exists(os.path.join(folder, ".vmferry/commit")):
-                return folder
-        raise AssertionError("the images are updated too fast to be caught")
+        for at in range(0, 48 * MB, 16 * MB):
+            self.write(self.name, offset=at, length=16 * MB)
+        self.kill_when_committed()
+        return self.vm_folder(self.dir)
 
     def committed_redo(self, pattern):
         folder = self.interrupted()
@@ -293,6 +281,51 @@ class Redo(MirrorCase):
 
     def test_commit_record(self):
         self.committed_redo("commit")
+
+
+class Part(Case):
+    """A first mirror that was cut, and spoiled before it goes on."""
+    disks = [{"size": "24m", "content": {"seed": 9, "share": 0.9}}]
+
+    def cut(self):
+        vm = self.vm()
+        self.dir = os.path.join(self.folder, "m")
+        run = self.start("mirror", "--json", "--bwlimit", "3M", "--compress", "none",
+                         self.place(), vm, self.dir)
+        run.wait_line('"sent":')
+        time.sleep(3)
+        run.signal(signal.SIGINT)
+        self.assert_code(run.finish(), 130)
+        self.assert_nothing_published(self.dir)
+        return vm, os.path.join(self.dir, ".%s.part" % vm, ".vmferry")
+
+    def spoil(self, name, change):
+        vm, store = self.cut()
+        path = os.path.join(store, name)
+        st = os.stat(path)
+        change(path)
+        os.utime(path, ns=(st.st_atime_ns, st.st_mtime_ns))
+        self.mirror(vm, self.dir, expect=OK)
+        self.assert_true_image(vm, self.dir)
+        self.check(self.dir)
+
+    @staticmethod
+    def overwrite(path):
+        with open(path, "r+b") as f:
+            f.seek(os.path.getsize(path) // 20)
+            f.write(os.urandom(3000))
+
+    def test_image(self):
+        self.spoil("image-1.raw", self.overwrite)
+
+    def test_digests(self):
+        self.spoil("image-1.digests", self.overwrite)
+
+    def test_checkpoint(self):
+        self.spoil("image-1.checkpoint", self.overwrite)
+
+    def test_image_cut_short(self):
+        self.spoil("image-1.raw", lambda p: os.truncate(p, 2 * MB))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,10 @@ static void every_value_is_taken(void **state)
     assert_int_equal(parse("check --read-data=2/7"), 0);
     assert_int_equal(o.read_data_k, 2);
     assert_int_equal(o.read_data_n, 7);
+    assert_int_equal(parse("mirror --block-size 256k"), 0);
+    assert_int_equal(o.block_bytes, 256 << 10);
     assert_int_equal(parse("mirror --compress none"), 0);
+    assert_int_equal(o.block_bytes, 0);
     assert_int_equal(o.compress, 0);
     assert_int_equal(parse("cleanup --foreign vmferry-0123456789abcdef-run-"
                            "00112233445566778899aabbccddeeff --retained"),
@@ -165,6 +168,10 @@ static void a_wrong_option_is_a_usage_error_that_names_it(void **state)
         { "mirror --keep 501", "--keep" },
         { "mirror --keep seven", "--keep" },
         { "mirror --bwlimit 0", "--bwlimit" },
+        { "mirror --block-size 8k", "--block-size" },
+        { "mirror --block-size 96k", "--block-size" },
+        { "mirror --block-size 8M", "--block-size" },
+        { "mirror --block-size 4T", "--block-size" },
         { "mirror --compress 20", "--compress" },
         { "mirror --compress 0", "--compress" },
         { "mirror --compress fast", "--compress" },
