@@ -1,7 +1,7 @@
 /*
- * The sink end against a hostile source with the right keys: the input is a little program of messages,
- * right ones and others, up to raw bytes.  Whatever comes, what the sink says it holds must be what was
- * sent, in order and once, and only a whole disk whose root fits is ever ended.
+ * The sink end against a hostile source with the right keys: the input is a little program of
+ * messages, right ones and others, up to raw bytes.  Whatever comes, what the sink says it holds
+ * must be what was sent, in order and once, and only a whole disk whose root fits is ever ended.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +20,7 @@ enum { BLOCK = BLOCK_BYTES_MIN, BLOCKS_MAX = 24, STREAM = 1, TURNS = 3 };
 struct source_end {
     struct peer peer;
     struct memory_sink sink;
-    struct tree *tree; /* as an honest source would have it */
+    struct tree *tree;                /* as an honest source would have it */
     uint8_t disk[BLOCKS_MAX * BLOCK]; /* what was sent, block by block */
     uint8_t plain[BLOCK], packed[BLOCK];
     uint64_t capacity, planned, at;

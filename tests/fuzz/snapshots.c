@@ -1,4 +1,5 @@
-/* Trees of snapshots: the first byte chooses get.snapshotinfo or snapshot.get.  And our own names. */
+/* Trees of snapshots: the first byte chooses get.snapshotinfo or snapshot.get.  And our own names.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,8 @@
 #include "receiver/host/snapshot.h"
 #include "tests/fuzz/fuzz.h"
 
-/* A name that is read as ours is written back as it was: else a foreign one would be taken for it. */
+/* A name that is read as ours is written back as it was: else a foreign one would be taken for it.
+ */
 static void name(const char *text)
 {
     struct snapshot_tag tag;
