@@ -41,7 +41,7 @@ class Cuts(harness.MirrorTest):
         """Half of each disk, in pieces."""
         for n, slot in enumerate(self.slots):
             self.scribble("web 01", slot, [(k * MB + run * 65536 % MB // 2, MB // 2)
-                                           for k in range(SIZE // MB)], seed=run * 100 + n)
+                                           for k in range(SIZE // MB)], seed=(run + 1) * 100 + n)
 
 
 class DataCuts(Cuts):
@@ -162,7 +162,7 @@ class ControlCuts(Cuts):
     def change_two(self, run):
         for n, slot in enumerate(self.slots):
             self.scribble("web 01", slot, [(k * MB + run * 65536 % MB // 2, MB // 2)
-                                           for k in range(self.size // MB)], seed=run * 100 + n)
+                                           for k in range(self.size // MB)], seed=(run + 1) * 100 + n)
 
     def cut_runs(self, total, before):
         """Eight cuts in each run: each connection carries about a tenth of the data, then dies."""
