@@ -347,7 +347,8 @@ if [ "$differences" -gt 0 ]; then
 fi
 printf '\nAll is as it must be; %d s without the build.\n' $(($(now) - began_all))
 if [ $keep = yes ]; then
-    echo "All of it is in $work; the host still runs.  To end it, and to remove everything:"
-    echo "  LOOKALIKE_BIN=$LOOKALIKE_BIN python3 $top/tests/lookalike/lookalike.py stop \\"
-    echo "      --dir $host_dir && rm -rf $work"
+    printf '\nThe host still runs; all of it is in %s.  The end of it:\n\n' "$work"
+    printf '  export LOOKALIKE_BIN=%s\n' "$LOOKALIKE_BIN"
+    printf '  %s/tests/lookalike/lookalike stop --dir %s\n' "$top" "$host_dir"
+    printf '  rm -rf %s\n' "$work"
 fi

@@ -201,6 +201,11 @@ int snapshot_parse_get(const char *text, struct snapshot_tree *out, struct err *
             err_set(e, ERR_CORRUPT, "a snapshot in the host's answer has no id");
             goto fail;
         }
+        /* Below a line that could not be read: whose child is it? */
+        if (dashes / 2 - 1 > (out->count > 0 ? out->items[out->count - 1].depth + 1 : 0)) {
+            err_set(e, ERR_CORRUPT, "a snapshot in the host's answer has no parent");
+            goto fail;
+        }
         node = add_node(out, name, line_bytes(name), (unsigned)(dashes / 2) - 1, e);
         if (node == NULL)
             goto fail;

@@ -129,10 +129,12 @@ static const struct datastore_list store_list = { stores, 1 };
 
 static struct vm a_vm(void)
 {
-    static struct vm_disk disk = { .slot = "scsi0:0", .capacity_bytes = 1 << 20 };
+    static char file[] = "[ds1] web/web.vmdk";
+    static struct vm_disk disk = { .slot = "scsi0:0", .capacity_bytes = 1 << 20, .file = file };
 
     return (struct vm){ .vmid = 7, .name = (char *)"web", .vmx = (char *)"[ds1] web/web.vmx",
-                        .uuid = "1", .instance_uuid = "2", .power = VM_ON, .connected = true,
+                        .uuid = "564d0000-0000-0000-0000-000000000001",
+                        .instance_uuid = "52aa0000-0000-0000-0000-000000000001", .power = VM_ON, .connected = true,
                         .detailed = true, .disks = { &disk, 1 } };
 }
 
@@ -155,7 +157,8 @@ static void ask_vm(struct host *h)
     struct vm_files files;
     struct err e;
 
-    if (host_vm_find(h, "[ds1] web/web.vmx", "2", &found, &e) == 0)
+    if (host_vm_find(h, "[ds1] web/web.vmx", "52aa0000-0000-0000-0000-000000000001",
+                     &found, &e) == 0)
         vm_free(&found);
     host_vm_same(h, &vm, &e);
     if (host_vm_files(h, &vm, &files, &e) == 0)
@@ -230,6 +233,7 @@ static void ask_remove(struct host *h)
     static struct journal_entry entry = { .kind = JOURNAL_SNAPSHOT, .state = JOURNAL_CREATED,
                                           .token = "0123456789abcdef0123456789abcdef",
                                           .install_id = "0123456789abcdef", .vmid = 7,
+                                          .vm_uuid = "52aa0000-0000-0000-0000-000000000001",
                                           .vmx = "[ds1] web/web.vmx", .snapshot_id = 3 };
     bool removed;
     struct err e;

@@ -105,6 +105,18 @@ DEVICES = """Devices:
 }
 """
 
+# One flat disk without snapshots, as the chain of host_answers wants it.
+ONE_DISK = DEVICES[: DEVICES.index("parent = ")].replace("web-000001", "web").replace("capacityInKB = 1024", "") + """sharing = "sharingNone"
+         }, 
+         controllerKey = 1000, 
+         unitNumber = 0, 
+         capacityInKB = 1024, 
+         capacityInBytes = 1048576
+      }
+   ]
+}
+"""
+
 GETALL = """Vmid           Name                                      File                   Guest OS          Version   Annotation
 7      web           [ds1] web/web.vmx                   debian11_64Guest        vmx-17    a note
 
@@ -280,8 +292,11 @@ def hosts():
         "createSnapshot-1'\n]\n", "(vim.TaskInfo) {\n   name = \"createSnapshot\", \n   state = \"running\", \n"
         "   progress = 7, \n   error = (vmodl.MethodFault) null\n}\n", SNAPINFO, SNAPGET))
     put("host_answers", "stores", answers(3, VMFS, VMFS, DSDUMP))
-    put("host_answers", "chain", answers(5, SUMMARY, SUMMARY, DEVICES, DESCRIPTOR, DELTA, DESCRIPTOR, SUMMARY,
-                                         SUMMARY, DEVICES, DESCRIPTOR))
+    put("host_answers", "chain", answers(5, SUMMARY, SUMMARY, ONE_DISK, DESCRIPTOR, SUMMARY, SUMMARY,
+                                         ONE_DISK, DESCRIPTOR))
+    put("host_answers", "chain-rdm", answers(5, SUMMARY, SUMMARY, DEVICES))
+    put("host_answers", "chain-off", answers(5, *[SUMMARY.replace("poweredOn", "poweredOff")] * 2))
+    put("host_answers", "chain-delta", answers(5, SUMMARY, SUMMARY, ONE_DISK, DELTA, DESCRIPTOR))
     put("host_answers", "map", answers(6, MAP))
     put("host_answers", "remove", answers(7, SUMMARY, SNAPINFO, "Remove Snapshot:\n", SNAPINFO, SUMMARY))
     put("host_answers", "busy", answers(7, SUMMARY, SNAPINFO, (5, "(vim.fault.TaskInProgress) {\n   msg = \"busy\"\n}"),

@@ -61,7 +61,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (rc == 0) {
         FUZZ_CHECK(t.count <= SNAPSHOT_COUNT_MAX);
         for (size_t i = 0; i < t.count; i++) {
-            FUZZ_CHECK(t.items[i].name != NULL && t.items[i].depth < t.count);
+            FUZZ_CHECK(t.items[i].name != NULL);
+            FUZZ_CHECK(t.items[i].depth <= (i > 0 ? t.items[i - 1].depth + 1 : 0));
             name(t.items[i].name);
         }
         snapshot_tree_free(&t);
