@@ -216,6 +216,30 @@ class ControlCuts(Cuts):
         self.assertEqual(r.code, 0, str(r))
         self.assert_images("")
 
+    def test_frozen(self):
+        """A connection that says nothing any more is given up; the agent at its other end has let
+        go of the disks before the snapshot is removed."""
+        self.add_two()
+        running = self.start_mirror("web 01", "--data-channel", "ssh", "--bwlimit", "16M")
+        running.wait_sent(2 * MB)
+        self.assertEqual(self.proxy.freeze_all(), 1)
+        r = running.end()
+        self.assertEqual(r.code, 0, str(r))
+        self.assertFalse(self.host.vm("web 01")["consolidation_needed"])
+        self.assert_images("")
+
+    def test_cut_while_removing(self):
+        """The snapshot goes over a new connection."""
+        self.add_two()
+        self.knob("remove-delay", "0.5")
+        for how in ("reset", "close"):
+            running = self.start_mirror("web 01")
+            running.wait_step("removing the snapshot")
+            self.proxy.cut_all(how)
+            r = running.end()
+            self.assertEqual(r.code, 0, str(r))
+            self.assert_images("")
+
     def test_agent_killed(self):
         self.add_two()
         running = self.start_mirror("web 01", "--bwlimit", "16M")
