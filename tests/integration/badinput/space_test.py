@@ -216,11 +216,10 @@ class Target(Case):
         mount("-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", state)
         self.addCleanup(subprocess.run, ["umount", state], check=True)
         self.run_it("vms", self.place(), state=state, expect=OK)
-        with open(os.path.join(state, "ballast"), "wb") as f:
+        with open(os.path.join(state, "ballast"), "wb", buffering=0) as f:
             try:
                 while True:
                     f.write(bytes(4096))
-                    f.flush()
             except OSError as e:
                 self.assertEqual(e.errno, errno.ENOSPC)
         folder = os.path.join(self.folder, "m")

@@ -148,8 +148,8 @@ class Forms(harness.MirrorTest):
     def test_young_run_snapshot_of_another_receiver(self):
         """Two receivers at one VM: the second one goes away, and leaves the first one's alone."""
         self.add_vm(disks=[self.disk_of(24 * MB, [(0, 24 * MB)])])
-        running = self.start_mirror("web 01", "--bwlimit", "12M")
-        running.wait_sent(2 * MB)
+        running = self.start_mirror("web 01", "--bwlimit", "3M")
+        running.wait_sent(MB)
         mine = self.host.snapshots("web 01")
         state, mirror = self.state, self.mirror
         self.state, self.mirror = self.path("state-2"), self.path("mirror-2")
