@@ -26,7 +26,12 @@
 #define UPLOAD_MS UINT64_C(300000)
 #define START_MS UINT64_C(30000)
 
-enum { CANDIDATES_MAX = 8, REMOVE_TRIES = 3 };
+enum {
+    CANDIDATES_MAX = 8,
+    REMOVE_TRIES = 3,
+    AGENT_END_MS = 40000, /* an agent gives up after 30 s of silence */
+    AGENT_POLL_MS = 500,
+};
 
 /* A local file in memory, with its hash. */
 struct agent_bytes {
@@ -175,6 +180,28 @@ int place_remove_entry(struct host *h, const struct journal_entry *entry, bool *
 out:
     bytes_free(&command);
     return rc;
+}
+
+int place_wait_ended(struct host *h, const char *folder, struct err *e)
+{
+    const char *slash = strrchr(folder, '/');
+    const char *name = slash != NULL ? slash + 1 : folder;
+    uint64_t start = host_clock_ms(h);
+
+    for (;;) {
+        struct host_answer a;
+        bool runs;
+
+        if (host_call(h, &a, HOST_COMMAND_MS, e, "ps", "-c", NULL) != 0)
+            return -1;
+        runs = a.status == 0 && strstr(a.out, name) != NULL;
+        host_answer_free(&a);
+        if (!runs)
+            return 0;
+        if (host_clock_ms(h) - start >= AGENT_END_MS)
+            return err_set(e, ERR_CLEANUP, "the agent in %s still runs on the host", folder);
+        host_pause(h, AGENT_POLL_MS);
+    }
 }
 
 int place_remove(struct host *h, struct placed *p, struct err *e)

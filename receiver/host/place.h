@@ -63,6 +63,14 @@ void placed_free(struct placed *p);
 int place_remove_entry(struct host *h, const struct journal_entry *entry, bool *removed,
                        struct err *e);
 
+/*
+ * Wait until no process of the agent in this folder is on the host: one whose connection was cut
+ * holds the disks open until it notices, and a snapshot must not be removed under it.
+ * 0, also where the host does not tell; -1 with ERR_CLEANUP when it still runs after 40 s, or
+ * ERR_NETWORK.
+ */
+int place_wait_ended(struct host *h, const char *folder, struct err *e);
+
 /* Does the host run foreign programs?  Reads settings only. */
 enum exec_policy { EXEC_ALLOWED, EXEC_REFUSED, EXEC_UNKNOWN };
 int place_exec_policy(struct host *h, enum exec_policy *out, struct err *e);

@@ -63,7 +63,8 @@ static void reap_agent(struct host *h, struct reaped *r, struct journal_ticket *
 
     e->code = ERR_NONE;
     /* Without a folder's name the crash came before anything could be made. */
-    if (entry->folder[0] != '\0' && place_remove_entry(h, entry, &removed, e) != 0) {
+    if (entry->folder[0] != '\0' && (place_wait_ended(h, entry->folder, e) != 0 ||
+                                     place_remove_entry(h, entry, &removed, e) != 0)) {
         fail(r, e);
         return;
     }

@@ -244,7 +244,7 @@ int snapshot_remove(struct host *h, struct snapshot *s, struct err *e)
     if (remove_it(h, &r, &removed, e) != 0)
         return -1;
     if (!removed)
-        log_warning("snapshot %s was removed by somebody else", s->name);
+        log_warning("snapshot %s was gone already", s->name);
     if (check_consolidated(h, s->vmid, e) != 0 || check_disks_back(h, s, e) != 0)
         return -1;
     rc = journal_done(s->ticket, e);

@@ -23,6 +23,7 @@ enum {
     ROOM_POLL_MS = 10000,
     CHECK_POLL_MS = 300000, /* the snapshot is looked at again */
     RECONNECT_TRIES = 3,
+    REPEATS_MAX = 2, /* of what a cut connection has interrupted */
     RECONNECT_WITHIN_MS = 60000,
     RECONNECT_PAUSE_MS = 3000,
     AGENT_WORKERS = 2,
@@ -75,8 +76,7 @@ static int choose_disks(struct vm_read *r, struct err *e)
         r->readable += d->readable;
         if (c->outcome == CHAIN_SKIPPED) {
             d->why = c->reason;
-            r->left_unread++;
-            log_warning("%s: left out: %s", r->vm->name, c->reason.text);
+            r->left_unread++; /* the result carries why */
         } else if (c->reason.text[0] != 0) {
             log_warning("%s: %s", r->vm->name, c->reason.text);
         }
@@ -390,15 +390,28 @@ static int ensure_connected(struct vm_read *r, struct err *e)
     return reconnect(r, e);
 }
 
+/* What failed may be done again over a new connection. */
+static bool cut_just_now(const struct vm_read *r, const struct err *e)
+{
+    return e->code == ERR_NETWORK && !r->host->transport->ops->alive(r->host->transport, NULL);
+}
+
+static void end_session(struct vm_read *r)
+{
+    if (!agent_session_end(r->session))
+        r->orphaned = true;
+    r->session = NULL;
+}
+
 /* The control connection is dead: connect again if need be, and start another source end. */
 static int renew(void *context, struct agent_session **a, const struct err *why, struct err *e)
 {
     struct vm_read *r = context;
 
     log_note("%s: the session with the host ended (%s)", r->vm->name, why->text);
-    agent_session_end(*a); /* NULL when the one before did not even start */
+    r->session = *a; /* NULL when the one before did not even start */
+    end_session(r);
     *a = NULL;
-    r->session = NULL;
     if (r->lost) {
         *e = *why;
         return -1;
@@ -460,46 +473,62 @@ enum data_carrier vm_read_carrier(const struct vm_read *r)
 
 /* ---- end ---- */
 
-/* True when the source end is known to have closed everything. */
-static bool end_session(struct vm_read *r)
-{
-    bool ended = agent_session_end(r->session);
-
-    r->session = NULL;
-    return ended;
-}
-
 int vm_read_settle(struct vm_read *r, struct err *e)
 {
     if (r->readable == 0)
         return 0;
-    if (ensure_connected(r, e) != 0 ||
-        chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) != 0)
-        return -1;
-    if (!end_session(r))
-        log_warning("%s: the agent was not seen to end", r->vm->name);
+    for (unsigned i = 0;; i++) {
+        if (ensure_connected(r, e) != 0)
+            return -1;
+        if (chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) == 0)
+            break;
+        if (i == REPEATS_MAX || !cut_just_now(r, e))
+            return -1;
+    }
+    end_session(r);
     return 0;
 }
 
-int vm_read_release(struct vm_read *r, struct err *e)
+/* Snapshot first, its life is to be short; not under an agent that may still read. */
+static int take_back(struct vm_read *r, struct err *e)
 {
     struct err why;
     int rc = 0;
 
+    if (r->orphaned && r->agent_placed && place_wait_ended(r->host, r->placed.folder, e) != 0)
+        return -1;
+    r->orphaned = false;
+    if (r->snapshot != NULL) {
+        step(r, "removing the snapshot");
+        rc = snapshot_remove(r->host, r->snapshot, e);
+        if (rc == 0) {
+            snapshot_free(r->snapshot);
+            r->snapshot = NULL;
+        } else if (cut_just_now(r, e)) {
+            return -1;
+        }
+    }
+    if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0 && rc == 0) {
+        *e = why;
+        rc = -1;
+    }
+    return rc;
+}
+
+int vm_read_release(struct vm_read *r, struct err *e)
+{
+    int rc;
+
     end_session(r);
     if (r->snapshot == NULL && !r->agent_placed)
         return 0;
-    if (ensure_connected(r, e) != 0) {
-        rc = -1;
-    } else {
-        if (r->snapshot != NULL) {
-            step(r, "removing the snapshot");
-            rc = snapshot_remove(r->host, r->snapshot, e);
-        }
-        if (r->agent_placed && place_remove(r->host, &r->placed, &why) != 0 && rc == 0) {
-            *e = why;
-            rc = -1;
-        }
+    for (unsigned i = 0;; i++) {
+        rc = ensure_connected(r, e);
+        if (rc != 0)
+            break;
+        rc = take_back(r, e);
+        if (rc == 0 || i == REPEATS_MAX || !cut_just_now(r, e))
+            break;
     }
     snapshot_free(r->snapshot);
     r->snapshot = NULL;

@@ -72,6 +72,7 @@ struct vm_read {
     enum consistency consistency;
     struct agent_session *session;
     uint64_t next_room_ms, next_check_ms;
+    bool orphaned; /* an agent was not seen to end: it may still hold the disks open */
     bool lost; /* the connection could not be opened again, with all tries */
     char *listen_address, *dial_address;
 };

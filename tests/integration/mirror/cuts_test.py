@@ -41,7 +41,7 @@ class Cuts(harness.MirrorTest):
         """Half of each disk, in pieces."""
         for n, slot in enumerate(self.slots):
             self.scribble("web 01", slot, [(k * MB + run * 65536 % MB // 2, MB // 2)
-                                           for k in range(SIZE // MB)], seed=run * 100 + n)
+                                           for k in range(SIZE // MB)], seed=(run + 1) * 100 + n)
 
 
 class DataCuts(Cuts):
@@ -162,7 +162,7 @@ class ControlCuts(Cuts):
     def change_two(self, run):
         for n, slot in enumerate(self.slots):
             self.scribble("web 01", slot, [(k * MB + run * 65536 % MB // 2, MB // 2)
-                                           for k in range(self.size // MB)], seed=run * 100 + n)
+                                           for k in range(self.size // MB)], seed=(run + 1) * 100 + n)
 
     def cut_runs(self, total, before):
         """Eight cuts in each run: each connection carries about a tenth of the data, then dies."""
@@ -215,6 +215,30 @@ class ControlCuts(Cuts):
         r = running.end()
         self.assertEqual(r.code, 0, str(r))
         self.assert_images("")
+
+    def test_frozen(self):
+        """A connection that says nothing any more is given up; the agent at its other end has let
+        go of the disks before the snapshot is removed."""
+        self.add_two()
+        running = self.start_mirror("web 01", "--data-channel", "ssh", "--bwlimit", "16M")
+        running.wait_sent(2 * MB)
+        self.assertEqual(self.proxy.freeze_all(), 1)
+        r = running.end()
+        self.assertEqual(r.code, 0, str(r))
+        self.assertFalse(self.host.vm("web 01")["consolidation_needed"])
+        self.assert_images("")
+
+    def test_cut_while_removing(self):
+        """The snapshot goes over a new connection."""
+        self.add_two()
+        self.knob("remove-delay", "0.5")
+        for how in ("reset", "close"):
+            running = self.start_mirror("web 01")
+            running.wait_step("removing the snapshot")
+            self.proxy.cut_all(how)
+            r = running.end()
+            self.assertEqual(r.code, 0, str(r))
+            self.assert_images("")
 
     def test_agent_killed(self):
         self.add_two()
