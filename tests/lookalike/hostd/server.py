@@ -96,6 +96,7 @@ class Server:
                                                                "lookalike-login"))
         self.init = None
         self.connection_limit = 0
+        self.limit_lock = threading.Lock()
         self.stopping = threading.Event()
         self.vim_cmd = VimCmd(self.host)
         self.vmkfstools = Vmkfstools(self.host)
@@ -239,10 +240,11 @@ class Server:
 
     def limit_connections(self, value):
         """sshd is gone after so many more connections; an empty value brings it back."""
-        self.connection_limit += 1
-        if not value:
-            self.reload_ssh()
-            return
+        with self.limit_lock:
+            self.connection_limit += 1
+            if not value:
+                self.reload_ssh()
+                return
         threading.Thread(target=self.watch_connections, daemon=True,
                          args=(self.connection_limit, int(value))).start()
 
@@ -256,7 +258,9 @@ class Server:
         with socket.socket() as s:
             s.bind((self.config["address"], 0))
             port = s.getsockname()[1]
-        self.reload_ssh(port)
+        with self.limit_lock:       # or it would take away what was just brought back
+            if self.connection_limit == turn:
+                self.reload_ssh(port)
 
     def ssh_sessions(self):
         """The sshd processes of connections, as the sessions' name space numbers them."""
