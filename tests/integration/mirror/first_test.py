@@ -4,7 +4,6 @@
 import os
 import re
 import subprocess
-import unittest
 
 import harness
 from harness import BLOCK, MB, stored_bytes
