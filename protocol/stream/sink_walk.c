@@ -108,14 +108,16 @@ void sink_walk_open(struct sink_walk *w, struct msg_stream_open *open)
     w->range_first = w->range_count = 0;
     w->may_send = w->owed = 0;
     w->span_at = w->span_end = 0;
+    /* What a cut opening had read is not told any more; this much of it is known. */
+    pthread_mutex_lock(&w->totals_lock);
+    w->totals.read_bytes += w->opening.same_bytes + w->opening.data_bytes;
+    w->totals.openings++;
+    pthread_mutex_unlock(&w->totals_lock);
     w->opening = (struct msg_end){ 0 };
     open->block_bytes = w->block;
     open->from_bytes = w->position;
     open->data_credit = w->window;
     memcpy(open->secret, w->sink->secret.b, sizeof open->secret);
-    pthread_mutex_lock(&w->totals_lock);
-    w->totals.openings++;
-    pthread_mutex_unlock(&w->totals_lock);
 }
 
 void sink_walk_totals(struct sink_walk *w, struct sink_totals *out)

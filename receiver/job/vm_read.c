@@ -10,12 +10,14 @@
 #include "protocol/base/io.h"
 #include "protocol/wire/record.h"
 #include "receiver/base/log.h"
+#include "receiver/base/state.h"
 #include "receiver/base/stop.h"
 #include "receiver/host/dd_source.h"
 #include "receiver/host/host.h"
 #include "receiver/host/map.h"
 #include "receiver/host/snapshot.h"
 #include "receiver/job/address.h"
+#include "receiver/job/hints.h"
 #include "receiver/ssh/transport.h"
 #include "receiver/stream/agent_session.h"
 
@@ -183,6 +185,11 @@ static void learn_holes(struct vm_read *r, const struct chain_disk *c, struct re
     struct disk_map map;
     struct err e;
 
+    if (hints_maps_are_off(state_fd(r->options->state), r->host->uuid)) {
+        log_info("%s: disk %s: this host's maps of holes are not used (%s/no-hole-maps-…)",
+                 r->vm->name, d->slot, state_dir(r->options->state));
+        return;
+    }
     if (disk_map_fetch(r->host, c->descriptor_path, c->capacity_bytes, &map, &e) != 0) {
         log_info("%s: disk %s: no map of its holes: %s", r->vm->name, d->slot, e.text);
         return;
@@ -343,14 +350,20 @@ static void show(void *context, const struct transfer_disk *t)
         r->events->progress(r->events->context, &p);
 }
 
-static void notice(void *context, const struct transfer_disk *t, const char *text)
+static void notice(void *context, const struct transfer_disk *t, enum transfer_notice kind,
+                   const char *text)
 {
     struct vm_read *r = context;
+    struct err e;
 
-    if (t->holes_wrong)
-        log_warning("%s: disk %s: %s", r->vm->name, t->name, text);
-    else
+    if (kind != NOTICE_WRONG_MAP) {
         log_note("%s: disk %s: %s", r->vm->name, t->name, text);
+        return;
+    }
+    log_warning("%s: disk %s: %s; this host's maps are not used any more", r->vm->name, t->name,
+                text);
+    if (hints_turn_maps_off(state_fd(r->options->state), r->host->uuid, &e) != 0)
+        log_warning("%s: %s", state_dir(r->options->state), e.text);
 }
 
 /*

@@ -21,6 +21,7 @@ struct lane {
     struct stream *stream; /* NULL: not started */
     uint32_t connection;
     unsigned tcp_failures;
+    uint64_t opened_at; /* the position then */
     uint64_t began_ms;
 };
 
@@ -32,10 +33,10 @@ struct transfer {
     bool tcp_works, tcp_dead;
 };
 
-static void notice(struct lane *l, const char *text)
+static void notice(struct lane *l, enum transfer_notice kind, const char *text)
 {
     if (l->transfer->options->notice != NULL)
-        l->transfer->options->notice(l->transfer->options->context, l->disk, text);
+        l->transfer->options->notice(l->transfer->options->context, l->disk, kind, text);
 }
 
 /* From the walk's thread. */
@@ -48,7 +49,7 @@ static void warned(void *context, const struct msg_warning *w)
         __atomic_store_n(&l->disk->holes_wrong, true, __ATOMIC_RELAXED);
     snprintf(text, sizeof text, "%.*s (byte %" PRIu64 ")", (int)w->tail_bytes,
              (const char *)w->tail, w->offset_bytes);
-    notice(l, text);
+    notice(l, w->code == WARNING_HOLES_WRONG ? NOTICE_WRONG_MAP : NOTICE_WORTH_KNOWING, text);
 }
 
 /* ---- opening ---- */
@@ -96,7 +97,7 @@ static int choose_connection(struct lane *l, struct err *e)
 
         t->tcp_dead = true; /* the other disks need not wait for the same refusal */
         snprintf(text, sizeof text, "no TCP data channel (%s): data goes through SSH", e->text);
-        notice(l, text);
+        notice(l, NOTICE_WORTH_KNOWING, text);
     }
     return 0;
 }
@@ -117,6 +118,7 @@ static int lane_open(struct lane *l, struct err *e)
     if (choose_connection(l, e) != 0)
         return -1;
     sink_walk_open(l->walk, &open);
+    l->opened_at = open.from_bytes;
     open.connection = l->connection;
     if (open.from_bytes > 0)
         open.flags |= STREAM_NO_SAMPLE;
@@ -233,11 +235,14 @@ static int lane_trouble(struct lane *l, const struct err *why, struct err *e)
         *e = *why;
         return -1;
     }
+    /* A connection that brought the disk on was a good one. */
+    if (l->disk->totals.position_bytes > l->opened_at && t->options->channel == CHANNEL_TCP)
+        l->tcp_failures = 0;
     l->tcp_failures++;
     lane_stop(l);
     snprintf(text, sizeof text, "the data connection died at byte %" PRIu64 " (%s): opened again",
              l->disk->totals.position_bytes, why->text);
-    notice(l, text);
+    notice(l, NOTICE_WORTH_KNOWING, text);
     return 0;
 }
 

@@ -40,6 +40,11 @@ struct transfer_disk {
     struct err why; /* of the disk that failed */
 };
 
+enum transfer_notice {
+    NOTICE_WORTH_KNOWING, /* a fall-back, a re-opening */
+    NOTICE_WRONG_MAP      /* the map of holes was wrong: from a walk's thread */
+};
+
 struct transfer_options {
     enum transfer_channel channel;
     uint8_t compress;    /* as in stream_open */
@@ -56,8 +61,9 @@ struct transfer_options {
     int (*watch)(void *context, struct err *e);
     /* About every 200 ms for each disk under way, and once when it is done.  May be NULL. */
     void (*progress)(void *context, const struct transfer_disk *disk);
-    /* A line for the user: a fall-back, a re-opening, a wrong map.  May be NULL. */
-    void (*notice)(void *context, const struct transfer_disk *disk, const char *text);
+    /* A line for the user.  May be NULL. */
+    void (*notice)(void *context, const struct transfer_disk *disk, enum transfer_notice kind,
+                   const char *text);
 };
 
 /*

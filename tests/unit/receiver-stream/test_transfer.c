@@ -80,11 +80,13 @@ static void scene_free(struct scene *s)
     s->transport->ops->close(s->transport);
 }
 
-static void count_notice(void *context, const struct transfer_disk *disk, const char *text)
+static void count_notice(void *context, const struct transfer_disk *disk,
+                         enum transfer_notice kind, const char *text)
 {
     struct scene *s = context;
 
     (void)disk;
+    (void)kind;
     (void)text;
     __atomic_add_fetch(&s->notices, 1, __ATOMIC_RELAXED);
 }
