@@ -120,6 +120,45 @@ class On67(Writing, harness.MirrorTest):
         """A sparse thin disk: what the host's map calls a hole is not read, only sampled."""
         size = 512 * MB
         self.add_vm(disks=[self.disk_of(size, [(0, 4 * MB), (300 * MB, 4 * MB), (size - MB, MB)])])
+        for options in ((), ("--data-channel", "ssh")):
+            r = self.run_mirror("web 01", "--full", *options)
+            d = r.disk()
+            self.assertEqual(d["allocated"], 9 * MB)
+            self.assertEqual(d["read"], 9 * MB)
+            self.assertEqual(d["sampled"], 64 * MB)
+            self.assert_image()
+        self.assertLess(stored_bytes(self.image()), 10 * MB)
+        self.assertEqual(r.warnings(), [])
+
+    def test_thick_disk_with_unwritten_blocks(self):
+        """Z- extents are allocated but read as zeros: holes for us."""
+        size = 256 * MB
+        self.add_vm(disks=[self.disk_of(size, [(MB, 4 * MB), (200 * MB, 2 * MB)], thin=False)])
+        r = self.run_mirror("web 01")
+        self.assertEqual(r.disk()["read"], 6 * MB)
+        self.assertEqual(r.warnings(), [])
+        self.assert_image()
+
+    def test_map_that_cannot_be_used(self):
+        """Cut, merged or refused: everything is read then, and the image is right."""
+        size = 64 * MB
+        self.add_vm(disks=[self.disk_of(size, [(0, 4 * MB), (40 * MB, 4 * MB)])])
+        for how in ("fail", "cut"):
+            self.knob("t0", how)
+            r = self.run_mirror("web 01", "--full")
+            self.assertEqual(r.disk()["read"], size, how)
+            self.assertEqual(r.disk()["sampled"], 0)
+            self.assert_image()
+        self.knob("t0", "per-block")
+        r = self.run_mirror("web 01", "--full")
+        self.assertEqual(r.disk()["read"], 8 * MB)
+        self.assert_image()
+
+    def test_map_that_lies(self):
+        """A claimed hole that holds data: said loudly, all is read, the image is right."""
+        size = 96 * MB
+        self.add_vm(disks=[self.disk_of(size, [(0, 4 * MB), (40 * MB, 4 * MB)])])
+        self.knob("t0", "lie")
         r = self.run_mirror("web 01", "--full")
         self.assertTrue(any("scsi0:0" in w and "everything is read" in w for w in r.warnings()),
                         str(r))
