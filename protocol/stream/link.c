@@ -12,7 +12,7 @@
 
 enum {
     CHUNK_BYTES = 256 << 10,
-    CHUNKS_SPARE = 4,
+    CHUNKS_SPARE = 8, /* a queue at its mark, with what a record leaves unused of a chunk */
     IN_BYTES_MIN = 256 << 10,
     IN_BYTES_BULK = 1 << 20, /* where blocks come: many at a time save wake-ups */
 };

@@ -36,10 +36,17 @@ static struct stream *stream_of(struct hub *h, uint32_t id)
 int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_header *header,
                 const uint8_t *body, size_t body_bytes, struct err *e)
 {
-    struct stream_message *m = NULL;
+    /* Copied before the lock is taken: walks must not wait for that. */
+    struct stream_message *m = malloc(sizeof *m + body_bytes);
     struct stream *st;
     int rc = 0;
 
+    if (m == NULL)
+        return err_sys(e, "getting memory for a message");
+    m->next = NULL;
+    m->type = header->type;
+    m->body_bytes = body_bytes;
+    memcpy(m->body, body, body_bytes);
     pthread_mutex_lock(&h->lock);
     st = stream_of(h, header->stream);
     if (st == NULL) {
@@ -59,15 +66,6 @@ int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_head
         rc = err_set(e, ERR_PEER, "stream %" PRIu32 ": more than its credits allow", st->id);
         goto out;
     }
-    m = malloc(sizeof *m + body_bytes);
-    if (m == NULL) {
-        rc = err_sys(e, "getting memory for a message");
-        goto out;
-    }
-    m->next = NULL;
-    m->type = header->type;
-    m->body_bytes = body_bytes;
-    memcpy(m->body, body, body_bytes);
     if (st->last != NULL)
         st->last->next = m;
     else
@@ -78,8 +76,10 @@ int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_head
         st->announced = true;
     else if (header->type == MSG_end)
         st->announced = false;
+    m = NULL;
 out:
     pthread_mutex_unlock(&h->lock);
+    free(m);
     return rc;
 }
 
@@ -366,8 +366,12 @@ void stream_wake_at(struct stream *st, uint64_t clock_ms)
 
 void stream_poke(struct stream *st)
 {
+    bool threaded;
+
     pthread_mutex_lock(&st->hub->lock);
     hub_poke_locked(st);
+    threaded = st->threaded;
     pthread_mutex_unlock(&st->hub->lock);
-    hub_wake(st->hub);
+    if (!threaded)
+        hub_wake(st->hub); /* the loop takes the walk's steps */
 }

@@ -174,13 +174,14 @@ char *size_text_short(char out[SIZE_TEXT_BYTES], uint64_t bytes)
 
 char *rate_text(char out[SIZE_TEXT_BYTES], uint64_t bytes, uint64_t ms)
 {
+    double rate = ms == 0 ? 0 : (double)bytes * 1000 / (double)ms;
     char size[SIZE_TEXT_BYTES];
 
     if (ms == 0)
         snprintf(out, SIZE_TEXT_BYTES, "-");
     else
         snprintf(out, SIZE_TEXT_BYTES, "%.*s/s", SIZE_TEXT_BYTES - 3,
-                 size_text(size, (uint64_t)((double)bytes * 1000 / (double)ms)));
+                 size_text(size, rate < 0x1p64 ? (uint64_t)rate : UINT64_MAX));
     return out;
 }
 

@@ -1,11 +1,13 @@
 #include "receiver/cli/app.h"
 
+#include <malloc.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
+#include "protocol/block/digest.h"
 #include "receiver/base/log.h"
 #include "receiver/base/state.h"
 #include "receiver/base/stop.h"
@@ -127,6 +129,18 @@ static void be_careful(void)
     setrlimit(RLIMIT_CORE, &none);
 }
 
+/*
+ * Blocks come and go by the thousand in each second.  glibc gives such memory back to the system
+ * and fetches it again, page by page, unless it is told from which size on that pays.
+ */
+static void keep_memory(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, BLOCK_BYTES_MAX * 2);
+    mallopt(M_TRIM_THRESHOLD, BLOCK_BYTES_MAX * 4);
+#endif
+}
+
 /* ---- The run ---- */
 
 static int run_command(struct app *app, struct err *e)
@@ -185,6 +199,7 @@ int app_main(int argc, char **argv)
 
     set_level(&o);
     be_careful();
+    keep_memory();
     if (parsed == 0 && tell(&o, &code)) {
         code = fflush(stdout) == 0 && !ferror(stdout) ? code : EXIT_OTHER;
         options_free(&o);

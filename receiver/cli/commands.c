@@ -70,8 +70,8 @@ static const struct command commands[] = {
         .accepts = BIT(OPTION_KEEP) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |
                    BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
                    BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
-                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) |
-                   BIT(OPTION_STALL_TIMEOUT) | BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
+                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
         .run = cmd_mirror,
     },
     {

@@ -63,6 +63,12 @@ static void tell(void *context, const char *line)
     log_info("%s", line);
 }
 
+static void tell_accepted(void *context, const char *line)
+{
+    (void)context;
+    log_note("%s", line);
+}
+
 /* ---- The connection ---- */
 
 /* Where host keys are looked up: the user's files and ours, or the one that was named. */
@@ -141,6 +147,7 @@ int connection_open(void *connection, struct transport **out, struct err *e)
     if (terminal)
         s.ask = ask;
     s.info = tell;
+    s.accepted = tell_accepted;
     s.context = c;
     s.known_hosts = files;
     s.known_hosts_count = file_count;

@@ -1,5 +1,7 @@
 #include "receiver/cli/events.h"
 
+#include <string.h>
+
 #include "protocol/base/err.h"
 #include "receiver/base/log.h"
 #include "receiver/base/stop.h"
@@ -38,17 +40,23 @@ static void progress(void *context, const struct disk_progress *p)
 static void vm_end(void *context, const struct vm_result *v)
 {
     struct app *app = context;
+    bool told = false; /* the VM's reason is that of a disk */
 
     progress_vm_end(app->progress);
     for (size_t i = 0; i < v->disk_count; i++) {
         const struct disk_result *d = &v->disks[i];
 
-        if (d->why.code != ERR_NONE && v->outcome != OUTCOME_FAILED)
+        if (d->why.code == ERR_NONE || v->outcome == OUTCOME_FAILED)
+            continue;
+        told = told || strcmp(d->why.text, v->why.text) == 0;
+        if (strstr(d->why.text, d->disk) != NULL)
+            log_warning("%s: %s", v->vm, d->why.text);
+        else
             log_warning("%s: %s: %s", v->vm, d->disk, d->why.text);
     }
     if (v->outcome == OUTCOME_FAILED && v->why.code != ERR_NONE)
         app_failure(app, v->vm, &v->why);
-    else if (v->why.code != ERR_NONE)
+    else if (v->why.code != ERR_NONE && !told)
         log_warning("%s: %s", v->vm, v->why.text);
     if (v->cleanup_left && v->why.code == ERR_NONE)
         log_warning("%s: something of ours is still on the host; vmferry cleanup removes it",

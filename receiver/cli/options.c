@@ -55,7 +55,7 @@ static const struct option_row rows[OPTION_COUNT] = {
 
     [OPTION_KEEP] = { "keep", 0, "N", "", "keep N earlier generations; the mirror remembers N" },
     [OPTION_BLOCK_SIZE] = { "block-size", 0, "SIZE", "16k 32k 64k 128k 256k 512k 1M 2M 4M",
-                            "compare and send blocks of SIZE, for new disks; 64k" },
+                            "new disks: compare and send SIZE at a time; 64k" },
     [OPTION_DRY_RUN] = { "dry-run", 'n', NULL, NULL, "show what would be done, change nothing" },
     [OPTION_FULL] = { "full", 0, NULL, NULL, "read and send everything that is allocated" },
     [OPTION_COMPRESS] = { "compress", 0, "LEVEL", "auto none 1 3 6 9 12 15 19",

@@ -26,6 +26,8 @@
 #define GAP_BYTES (UINT64_C(16) << 20)
 #define STALL_MS UINT64_C(600000)
 #define END_MS 30000
+/* For the end of a dd that was killed. */
+#define KILL_MS UINT64_C(20000)
 
 struct dd_source {
     struct source base;
@@ -36,6 +38,7 @@ struct dd_source {
     /* The dd that runs, if any. */
     bool running;
     struct remote_process process;
+    unsigned long pid; /* on the host */
     uint64_t start;   /* of its first byte */
     uint64_t at;      /* of the next byte that it gives */
     uint64_t end;     /* behind its last byte */
@@ -52,6 +55,29 @@ static void stop_dd(struct dd_source *d)
     if (d->running)
         d->process.transport->ops->release(&d->process);
     d->running = false;
+}
+
+/*
+ * A dd that hangs in a read does not notice that its channel is closed, and would keep the disk open
+ * while our snapshot is removed: that leaves a delta behind.
+ */
+static void kill_dd(struct dd_source *d)
+{
+    struct host_answer a;
+    char command[160];
+    struct err e;
+
+    stop_dd(d);
+    if (d->pid < 2)
+        return;
+    snprintf(command, sizeof command,
+             "kill -9 %lu; i=0; while kill -0 %lu 2>/dev/null && [ $i -lt 10 ]; do sleep 1; "
+             "i=$((i+1)); done",
+             d->pid, d->pid);
+    if (host_run(d->host, command, KILL_MS, &a, &e) != 0)
+        log_info("ending dd on the host: %s", e.text);
+    else
+        host_answer_free(&a);
 }
 
 static int extent_at(struct source *s, uint64_t offset_bytes, struct extent *out, struct err *e)
@@ -83,12 +109,45 @@ static uint64_t run_end(const struct dd_source *d, uint64_t offset)
     return d->map.count > 0 ? end : d->base.capacity_bytes;
 }
 
+/* The line before the data: the number that the shell had, and dd has now. */
+static int hear_pid(struct dd_source *d, struct err *e)
+{
+    uint64_t until_ms = io_clock_ms() + min_u64(d->stall_ms, INT32_MAX);
+    char line[16];
+    size_t count = 0;
+
+    for (;;) {
+        struct pollfd p = { .fd = d->process.fd, .events = POLLIN };
+        uint64_t now = io_clock_ms();
+        ssize_t n;
+
+        if (count == sizeof line || now >= until_ms)
+            return err_set(e, ERR_SOURCE, "dd does not start");
+        if (poll(&p, 1, (int)(until_ms - now)) <= 0)
+            continue;
+        n = read(d->process.fd, line + count, 1);
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
+            continue;
+        if (n <= 0)
+            return err_set(e, ERR_SOURCE, "dd does not start");
+        if (line[count] == '\n')
+            break;
+        if (line[count] < '0' || line[count] > '9')
+            return err_set(e, ERR_SOURCE, "the host prints something before dd starts");
+        count++;
+    }
+    line[count] = 0;
+    d->pid = strtoul(line, NULL, 10);
+    return 0;
+}
+
 static int start_dd(struct dd_source *d, uint64_t offset, uint64_t least_end, struct err *e)
 {
     struct bytes command = { .ceiling = HOST_COMMAND_MAX };
     uint64_t first = offset / STEP_BYTES;
     uint64_t wanted = max_u64(run_end(d, offset), least_end);
     uint64_t count = wanted / STEP_BYTES + (wanted % STEP_BYTES != 0) - first;
+    static const char tell_pid[] = "echo $$; exec ";
     char skip[40], number[40];
     char *file = NULL;
     int rc = -1;
@@ -100,13 +159,18 @@ static int start_dd(struct dd_source *d, uint64_t offset, uint64_t least_end, st
         file = NULL;
         goto out;
     }
-    if (shell_command(&command, e, "dd", file, "bs=1048576", skip, number, NULL) != 0 ||
+    if (bytes_append(&command, tell_pid, sizeof tell_pid - 1, e) != 0 ||
+        shell_command(&command, e, "dd", file, "bs=1048576", skip, number, NULL) != 0 ||
         d->host->transport->ops->exec(d->host->transport, (const char *)command.data, &d->process,
                                       e) != 0)
         goto out;
     log_debug("%s", (const char *)command.data);
     d->running = true;
     shutdown(d->process.fd, SHUT_WR);
+    if (hear_pid(d, e) != 0) {
+        stop_dd(d);
+        goto out;
+    }
     d->start = d->at = first * STEP_BYTES;
     d->end = min_u64((first + count) * STEP_BYTES, d->base.capacity_bytes);
     rc = 0;
@@ -207,7 +271,7 @@ static int take(struct dd_source *d, uint8_t *out, size_t count, struct err *e)
         if (ready < 0 && errno == EINTR)
             continue;
         if (ready == 0) {
-            stop_dd(d);
+            kill_dd(d);
             errno = ETIMEDOUT;
             return err_sys(e, "nothing came for %" PRIu64 " s", d->stall_ms / 1000);
         }

@@ -99,7 +99,7 @@ static int examine_version(struct examination *x, struct err *e)
     enum exec_policy policy;
 
     doctor_add(x->report, "version", NULL, x->h->version_major >= 6 ? DOCTOR_OK : DOCTOR_WARN,
-               x->h->version_major >= 6 ? "" : "ESXi before 6.0 is hardly tested", "%s, %s",
+               x->h->version_major >= 6 ? "" : "ESXi before 6.0 has never been tried, not even by imitation", "%s, %s",
                x->h->product, x->h->level);
     if (place_exec_policy(x->h, &policy, e) != 0)
         return failed(x, "exec", NULL, "", e);

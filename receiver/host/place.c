@@ -372,10 +372,9 @@ enum place_outcome place_judge_start(int status, const char *complaint, char *re
     if (strstr(complaint, "Operation not permitted") != NULL) {
         snprintf(
             reason, room,
-            "the host runs only programs that are part of ESXi (setting "
-            "/User/execInstalledOnly) and refused the agent: \"%s\". The disks are read by dd "
-            "over SSH instead, which is slower and gives the same result; --allow-exec will lift "
-            "the setting for the time of a run and put it back afterwards",
+            "the host runs only programs of its own (setting /User/execInstalledOnly: \"%s\"), so "
+            "the disks are read over SSH with dd: slower, with the same result; --allow-exec, which "
+            "is to lift that setting for the time of a run, is not there yet",
             line);
         return PLACE_REFUSED;
     }

@@ -48,6 +48,7 @@ static void long_work(void *context, const char *what, uint64_t done, uint64_t t
                                .disk = "",
                                .what = what,
                                .done_bytes = done,
+                               .read_bytes = done,
                                .total_bytes = total,
                                .ended = done == total };
 

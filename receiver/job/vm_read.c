@@ -76,8 +76,7 @@ static int choose_disks(struct vm_read *r, struct err *e)
         r->readable += d->readable;
         if (c->outcome == CHAIN_SKIPPED) {
             d->why = c->reason;
-            r->left_unread++;
-            log_warning("%s: left out: %s", r->vm->name, c->reason.text);
+            r->left_unread++; /* the result carries why */
         } else if (c->reason.text[0] != 0) {
             log_warning("%s: %s", r->vm->name, c->reason.text);
         }

@@ -32,22 +32,26 @@ uint64_t file_next_data(int fd, uint64_t at, uint64_t end)
     return min_u64((uint64_t)found, end);
 }
 
-uint64_t file_hole_bytes(int fd, uint64_t at, uint64_t length)
+uint64_t file_hole_bytes(int fd, uint64_t at, uint64_t length, struct data_run *known)
 {
     uint64_t end = at + length;
     uint64_t holes = 0;
 
     while (at < end) {
-        uint64_t data = file_next_data(fd, at, end);
         off_t hole;
 
-        holes += data - at;
-        if (data >= end)
-            break;
-        hole = lseek(fd, (off_t)data, SEEK_HOLE);
-        if (hole < 0 || (uint64_t)hole >= end)
-            break;
-        at = (uint64_t)hole;
+        if (at < known->from || at >= known->to) {
+            uint64_t data = file_next_data(fd, at, end);
+
+            holes += data - at;
+            if (data >= end)
+                break;
+            hole = lseek(fd, (off_t)data, SEEK_HOLE);
+            if (hole < 0 || (uint64_t)hole <= data)
+                break; /* where it is not supported, all is data */
+            *known = (struct data_run){ data, (uint64_t)hole };
+        }
+        at = known->to;
     }
     return holes;
 }

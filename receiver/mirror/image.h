@@ -53,8 +53,16 @@ static inline uint64_t shape_run_bytes(struct shape s, uint64_t block, uint64_t 
 /* The next offset at or after `at` that is no hole, or `end` if there is none before it. */
 uint64_t file_next_data(int fd, uint64_t at, uint64_t end);
 
-/* Bytes of [at, at + length) that lie in holes. */
-uint64_t file_hole_bytes(int fd, uint64_t at, uint64_t length);
+/* A run of a file that is no hole; empty value { 0 }. */
+struct data_run {
+    uint64_t from, to;
+};
+
+/*
+ * Bytes of [at, at + length) that lie in holes.  *known remembers the last run between calls that
+ * ascend: tmpfs walks every page of a run to find its end, so that is asked once for each.
+ */
+uint64_t file_hole_bytes(int fd, uint64_t at, uint64_t length, struct data_run *known);
 
 /* Let [at, at + length) read as zeros: a hole where the file system can, else written zeros. */
 int file_punch(int fd, uint64_t at, uint64_t length, struct err *e);

@@ -34,6 +34,7 @@ struct reverse {
     uint8_t *plain, *packed;
     ZSTD_CCtx *zstd;
     uint64_t hole_bytes, lost_blocks, image_bytes;
+    struct data_run image_data;
 };
 
 static int old_digest(struct reverse *v, uint64_t block, struct digest *out, struct err *e)
@@ -105,8 +106,9 @@ static int reverse_entry(struct reverse *v, struct err *e)
     uint64_t end = min_u64(n->block + n->count, shape_blocks(v->d->old));
 
     if (n->kind == PATCH_DATA)
-        v->hole_bytes += file_hole_bytes(v->image_fd, n->block * v->d->shape.block_bytes,
-                                         shape_run_bytes(v->d->shape, n->block, n->count));
+        v->hole_bytes +=
+            file_hole_bytes(v->image_fd, n->block * v->d->shape.block_bytes,
+                            shape_run_bytes(v->d->shape, n->block, n->count), &v->image_data);
     for (uint64_t b = n->block; b < end && v->keep; b++)
         if (reverse_block(v, b, &n->digest, e) != 0)
             return -1;

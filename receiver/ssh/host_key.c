@@ -93,8 +93,13 @@ static int accept_key(const struct known_host *h, const struct ssh_options *o, c
         return err_set(e, ERR_USAGE, "there is no file to remember the host key in");
     if (known_hosts_add(o->own_known_hosts, h, blob, blob_bytes, e) != 0)
         return err_add(e, "remembering the host key");
-    session_info(o, "%s: new host key %s %s, remembered in %s", h->name, type, fingerprint,
-                 o->own_known_hosts);
+    if (o->accepted != NULL) {
+        char line[4096];
+
+        snprintf(line, sizeof line, "%s: new host key %s %s, remembered in %s", h->name, type,
+                 fingerprint, o->own_known_hosts);
+        o->accepted(o->context, line);
+    }
     return 0;
 }
 

@@ -60,7 +60,10 @@ struct ssh_options {
     /* Things worth a line at -v: the banner, how we logged in, unreadable known-hosts lines.  May
      * be NULL. */
     void (*info)(void *context, const char *line);
-    void *context; /* for the three */
+    /* A host key that nobody knew was accepted and remembered: the user should see which.  May be
+     * NULL. */
+    void (*accepted)(void *context, const char *line);
+    void *context; /* for the four */
 
     /* Files to look the host key up in; one that is not there is empty. */
     const char *const *known_hosts;

@@ -1,6 +1,6 @@
 /*
- * Datastores as hosts list them (the first byte: esxcli's table or get.summary's dump), and the paths that
- * files name, which must never lead out of a datastore.
+ * Datastores as hosts list them (the first byte: esxcli's table or get.summary's dump), and the
+ * paths that files name, which must never lead out of a datastore.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /*
- * Digest arrays against their image (FORMAT.md 4): any bytes may stand in either file, of any length.
- * The proof must name exactly the blocks that differ, and the root be that of the digests.
+ * Digest arrays against their image (FORMAT.md 4): any bytes may stand in either file, of any
+ * length. The proof must name exactly the blocks that differ, and the root be that of the digests.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -110,8 +110,8 @@ static void check(struct disk *d, unsigned k, unsigned n)
 
         FUZZ_CHECK(d->named[i] == wrong);
     }
-    FUZZ_CHECK(digests_root(d->digests_fd, d->base_blocks, NULL, d->shape, &secret, &env, &root, &e) ==
-               0);
+    FUZZ_CHECK(
+        digests_root(d->digests_fd, d->base_blocks, NULL, d->shape, &secret, &env, &root, &e) == 0);
     FUZZ_CHECK(tree_new(&t, &secret, d->shape.capacity_bytes, BLOCK, &e) == 0 &&
                tree_add(t, d->digests, shape_blocks(d->shape), &e) == 0 &&
                tree_root(t, &want, &e) == 0 && digest_equal(&root, &want));

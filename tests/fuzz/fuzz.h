@@ -1,9 +1,9 @@
 /*
- * What all fuzz targets share.  A target is one file with LLVMFuzzerTestOneInput; libFuzzer, AFL++ or
- * replay.c calls it.  Each case runs between fuzz_begin and fuzz_end, which hold it to its limits:
- * whatever the input says, a case may take at most FUZZ_MEMORY_MAX bytes of heap at once (seen under
- * the address sanitizer; a plain replay looks at its whole memory) and FUZZ_CPU_MS of processor time.
- * A broken limit, like a broken FUZZ_CHECK, aborts: that is a finding.
+ * What all fuzz targets share.  A target is one file with LLVMFuzzerTestOneInput; libFuzzer, AFL++
+ * or replay.c calls it.  Each case runs between fuzz_begin and fuzz_end, which hold it to its
+ * limits: whatever the input says, a case may take at most FUZZ_MEMORY_MAX bytes of heap at once
+ * (seen under the address sanitizer; a plain replay looks at its whole memory) and FUZZ_CPU_MS of
+ * processor time. A broken limit, like a broken FUZZ_CHECK, aborts: that is a finding.
  */
 #ifndef TESTS_FUZZ_FUZZ_H
 #define TESTS_FUZZ_FUZZ_H

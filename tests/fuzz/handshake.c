@@ -1,6 +1,7 @@
 /*
- * The handshake, and what stands before it: the first byte chooses a raw M1, M1 and M2 as a peer who knows
- * the secret may send them, a bootstrap, or the agent's standard output with a greeting in it.
+ * The handshake, and what stands before it: the first byte chooses a raw M1, M1 and M2 as a peer
+ * who knows the secret may send them, a bootstrap, or the agent's standard output with a greeting
+ * in it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 #include "protocol/wire/handshake.h"
 #include "tests/fuzz/fuzz.h"
 
-static const struct session_secret secret = { .id = "0123456789abcde", .key = "a key that both ends know" };
+static const struct session_secret secret = { .id = "0123456789abcde",
+                                              .key = "a key that both ends know" };
 
 /* A stranger: whatever is sent, it is not accepted. */
 static void stranger(struct pull *p)

@@ -1,7 +1,8 @@
 /*
- * A host that answers what it likes: the first byte chooses what is asked of it, the rest are the answers
- * in turn (status, length, text), taken by whatever commands are run.  Loops must end, and no answer may
- * do harm.  Formats that have targets of their own are met here again through their callers.
+ * A host that answers what it likes: the first byte chooses what is asked of it, the rest are the
+ * answers in turn (status, length, text), taken by whatever commands are run.  Loops must end, and
+ * no answer may do harm.  Formats that have targets of their own are met here again through their
+ * callers.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +63,9 @@ static int liar_wait(struct remote_process *p, uint64_t timeout_ms, struct remot
     struct liar *l = (struct liar *)p->transport;
 
     (void)timeout_ms;
-    *out = (struct remote_exit){ .known = true, .status = l->status & 3, .signalled = l->status >= 0xf0 };
+    *out = (struct remote_exit){ .known = true,
+                                 .status = l->status & 3,
+                                 .signalled = l->status >= 0xf0 };
     if ((l->status & 4) != 0 && errors != NULL)
         return bytes_append(errors, l->complaint, strlen(l->complaint), e);
     return 0;
@@ -122,8 +125,13 @@ static bool no_stop(void *context)
 /* ---- what is asked ---- */
 
 static struct datastore stores[] = {
-    { .name = "ds1", .uuid = "5e0f-1", .type = "VMFS-6", .path = "/vmfs/volumes/5e0f-1",
-      .size_bytes = 1000, .free_bytes = 500, .files = true },
+    { .name = "ds1",
+      .uuid = "5e0f-1",
+      .type = "VMFS-6",
+      .path = "/vmfs/volumes/5e0f-1",
+      .size_bytes = 1000,
+      .free_bytes = 500,
+      .files = true },
 };
 static const struct datastore_list store_list = { stores, 1 };
 
@@ -132,10 +140,15 @@ static struct vm a_vm(void)
     static char file[] = "[ds1] web/web.vmdk";
     static struct vm_disk disk = { .slot = "scsi0:0", .capacity_bytes = 1 << 20, .file = file };
 
-    return (struct vm){ .vmid = 7, .name = (char *)"web", .vmx = (char *)"[ds1] web/web.vmx",
+    return (struct vm){ .vmid = 7,
+                        .name = (char *)"web",
+                        .vmx = (char *)"[ds1] web/web.vmx",
                         .uuid = "564d0000-0000-0000-0000-000000000001",
-                        .instance_uuid = "52aa0000-0000-0000-0000-000000000001", .power = VM_ON, .connected = true,
-                        .detailed = true, .disks = { &disk, 1 } };
+                        .instance_uuid = "52aa0000-0000-0000-0000-000000000001",
+                        .power = VM_ON,
+                        .connected = true,
+                        .detailed = true,
+                        .disks = { &disk, 1 } };
 }
 
 static void ask_vms(struct host *h)
@@ -157,8 +170,8 @@ static void ask_vm(struct host *h)
     struct vm_files files;
     struct err e;
 
-    if (host_vm_find(h, "[ds1] web/web.vmx", "52aa0000-0000-0000-0000-000000000001",
-                     &found, &e) == 0)
+    if (host_vm_find(h, "[ds1] web/web.vmx", "52aa0000-0000-0000-0000-000000000001", &found, &e) ==
+        0)
         vm_free(&found);
     host_vm_same(h, &vm, &e);
     if (host_vm_files(h, &vm, &files, &e) == 0)
@@ -178,7 +191,8 @@ static void ask_tasks(struct host *h)
 
 static void ask_stores(struct host *h)
 {
-    struct room_guard guard = { .count = 1, .stores = { { .uuid = "5e0f-1", .needed_bytes = 100 } } };
+    struct room_guard guard = { .count = 1,
+                                .stores = { { .uuid = "5e0f-1", .needed_bytes = 100 } } };
     struct datastore_list l;
     struct err e;
 
@@ -230,11 +244,14 @@ static void ask_map(struct host *h)
 
 static void ask_remove(struct host *h)
 {
-    static struct journal_entry entry = { .kind = JOURNAL_SNAPSHOT, .state = JOURNAL_CREATED,
+    static struct journal_entry entry = { .kind = JOURNAL_SNAPSHOT,
+                                          .state = JOURNAL_CREATED,
                                           .token = "0123456789abcdef0123456789abcdef",
-                                          .install_id = "0123456789abcdef", .vmid = 7,
+                                          .install_id = "0123456789abcdef",
+                                          .vmid = 7,
                                           .vm_uuid = "52aa0000-0000-0000-0000-000000000001",
-                                          .vmx = "[ds1] web/web.vmx", .snapshot_id = 3 };
+                                          .vmx = "[ds1] web/web.vmx",
+                                          .snapshot_id = 3 };
     bool removed;
     struct err e;
 

@@ -1,6 +1,6 @@
 /*
- * The smaller records of a mirror: the first byte chooses identity, a growing disk, or when generations
- * were verified, and whether the right hash is put behind the text.
+ * The smaller records of a mirror: the first byte chooses identity, a growing disk, or when
+ * generations were verified, and whether the right hash is put behind the text.
  */
 #include <string.h>
 
@@ -67,7 +67,8 @@ static void verified(int dir, const uint8_t *text, size_t bytes, int as_it_is)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static void (*const kinds[])(int, const uint8_t *, size_t, int) = { identity, new_disk, verified };
+    static void (*const kinds[])(int, const uint8_t *, size_t, int) = { identity, new_disk,
+                                                                        verified };
 
     if (size == 0)
         return 0;

@@ -1,4 +1,5 @@
-/* What vim-cmd says about VMs: the first byte chooses getallvms, get.summary or device.getdevices. */
+/* What vim-cmd says about VMs: the first byte chooses getallvms, get.summary or device.getdevices.
+ */
 #include <stdlib.h>
 
 #include "protocol/base/err.h"

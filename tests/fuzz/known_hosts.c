@@ -1,4 +1,5 @@
-/* known_hosts files: the first line of the input is the host, the second a key in hex, the rest a file. */
+/* known_hosts files: the first line of the input is the host, the second a key in hex, the rest a
+ * file. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /*
- * Manifests of generations (FORMAT.md 3).  The first byte says whether the right hash is put behind the
- * text.  What is accepted keeps to its limits and is written back to a form that stays.
+ * Manifests of generations (FORMAT.md 3).  The first byte says whether the right hash is put behind
+ * the text.  What is accepted keeps to its limits and is written back to a form that stays.
  */
 #include <string.h>
 

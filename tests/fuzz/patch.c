@@ -1,7 +1,7 @@
 /*
- * Redo and delta files (FORMAT.md 5).  The input makes an index, entry by entry, either raw or with the
- * right checksums, and a file of packed blocks.  Whatever a cursor shows lies inside the disk and the
- * files, in order; a block that comes out has its digest.
+ * Redo and delta files (FORMAT.md 5).  The input makes an index, entry by entry, either raw or with
+ * the right checksums, and a file of packed blocks.  Whatever a cursor shows lies inside the disk
+ * and the files, in order; a block that comes out has its digest.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -51,7 +51,8 @@ static size_t put_block(struct files *f, uint8_t seed, bool packed, struct diges
 {
     static uint8_t plain[BLOCK], out[ZSTD_COMPRESSBOUND(BLOCK)];
     uint64_t at = f->next * BLOCK;
-    size_t bytes = at < f->head.capacity_bytes ? min_u64(BLOCK, f->head.capacity_bytes - at) : BLOCK;
+    size_t bytes =
+        at < f->head.capacity_bytes ? min_u64(BLOCK, f->head.capacity_bytes - at) : BLOCK;
     const uint8_t *from = plain;
     struct err e;
 
@@ -68,7 +69,8 @@ static size_t put_block(struct files *f, uint8_t seed, bool packed, struct diges
     return bytes;
 }
 
-/* An entry in order, with what the input damages of it, and the right checksum unless it says not. */
+/* An entry in order, with what the input damages of it, and the right checksum unless it says not.
+ */
 static void put_made(struct files *f, struct pull *p)
 {
     uint8_t what = pull_u8(p), harm = pull_u8(p), bytes[PATCH_ENTRY_BYTES];
@@ -140,8 +142,8 @@ static void make(struct files *f, struct pull *p)
 
             FUZZ_CHECK(io_pwrite_all(f->index_fd, &value, 1, where, &e) == 0);
         } else { /* a cut file */
-            FUZZ_CHECK(ftruncate(f->index_fd, (off_t)(f->index_bytes - min_u64(f->index_bytes,
-                                                                               pull_u8(p)))) == 0);
+            FUZZ_CHECK(ftruncate(f->index_fd, (off_t)(f->index_bytes -
+                                                      min_u64(f->index_bytes, pull_u8(p)))) == 0);
             return;
         }
     }
@@ -159,7 +161,8 @@ static void check_entry(const struct files *f, const struct patch_entry *n, stru
     FUZZ_CHECK(n->packed_bytes > 0 && n->packed_bytes <= BLOCK && n->count == 1 &&
                n->payload_offset <= f->blocks_bytes &&
                n->packed_bytes <= f->blocks_bytes - n->payload_offset);
-    if (patch_payload(f->blocks_fd, n, &secret, shape_block_bytes(shape, n->block), room, &e) == 0) {
+    if (patch_payload(f->blocks_fd, n, &secret, shape_block_bytes(shape, n->block), room, &e) ==
+        0) {
         struct digest d = digest_of(&secret, room->plain, shape_block_bytes(shape, n->block));
 
         FUZZ_CHECK(digest_equal(&d, &n->digest));

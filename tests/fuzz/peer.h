@@ -1,6 +1,6 @@
 /*
- * The other end of a hub's connections, in the same thread: it holds the right keys and sends what the
- * input says.  Both stream targets are built on it.
+ * The other end of a hub's connections, in the same thread: it holds the right keys and sends what
+ * the input says.  Both stream targets are built on it.
  */
 #ifndef TESTS_FUZZ_PEER_H
 #define TESTS_FUZZ_PEER_H
@@ -15,7 +15,7 @@ struct peer {
     uint32_t connection;
     int fd; /* ours; the hub owns the other end */
     struct record_key send, receive;
-    bool over; /* the hub gave up */
+    bool over;   /* the hub gave up */
     uint8_t *in; /* bytes that have not made a whole record yet */
     size_t in_bytes;
     /* Called for each message of the hub; it must be one that decodes. */
@@ -33,7 +33,8 @@ void peer_hello(struct peer *p);
 
 /* peer_say_<message>(p, stream, &m) */
 #define MESSAGE(name, number, version, way, tail_max)                                              \
-    static inline void peer_say_##name(struct peer *p, uint32_t stream, const struct msg_##name *m)\
+    static inline void peer_say_##name(struct peer *p, uint32_t stream,                            \
+                                       const struct msg_##name *m)                                 \
     {                                                                                              \
         static uint8_t payload[MSG_FIXED_##name + (tail_max)];                                     \
         struct push out = { .at = payload, .left = sizeof payload };                               \

@@ -1,4 +1,5 @@
-/* Sealed records: as they come from a stranger, and as a peer seals them and the network damages them. */
+/* Sealed records: as they come from a stranger, and as a peer seals them and the network damages
+ * them. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,8 +63,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct pull p = { .at = data, .left = size };
     uint8_t kind = pull_u8(&p);
     enum record_mode mode = (kind & 2) != 0 ? RECORD_AUTH : RECORD_ENCRYPT;
-    const struct aead *aead = aead_sodium_find((kind & 4) != 0 ? AEAD_AES_256_GCM
-                                                               : AEAD_CHACHA20_POLY1305);
+    const struct aead *aead =
+        aead_sodium_find((kind & 4) != 0 ? AEAD_AES_256_GCM : AEAD_CHACHA20_POLY1305);
     struct record_key from = { 0 }, to = { 0 };
     struct err e;
 

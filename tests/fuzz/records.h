@@ -6,8 +6,8 @@
 #include <stdint.h>
 
 /*
- * Write the file `name` in dir: text, followed by the line with its right hash; with as_it_is the text
- * alone.
+ * Write the file `name` in dir: text, followed by the line with its right hash; with as_it_is the
+ * text alone.
  */
 void records_put(int dir, const char *name, const void *text, size_t bytes, int as_it_is);
 

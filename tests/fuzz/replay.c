@@ -1,6 +1,6 @@
 /*
- * Without a fuzzing engine: run the cases in the files and folders that are named, so that every test
- * run looks at the seeds and at all old findings again, under whatever sanitizer is on.
+ * Without a fuzzing engine: run the cases in the files and folders that are named, so that every
+ * test run looks at the seeds and at all old findings again, under whatever sanitizer is on.
  */
 #include <dirent.h>
 #include <stdio.h>

@@ -1,7 +1,8 @@
 /*
- * The source end, as the agent runs it, against a hostile receiver with the right keys: control messages
- * and those of streams, right ones and others, over the control connection and a second one that the
- * agent was told to dial.  Nothing may crash it or make it take more memory than its limits.
+ * The source end, as the agent runs it, against a hostile receiver with the right keys: control
+ * messages and those of streams, right ones and others, over the control connection and a second
+ * one that the agent was told to dial.  Nothing may crash it or make it take more memory than its
+ * limits.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -202,7 +203,8 @@ static void say_held(struct sink_end *s, struct pull *p)
     if ((kind & 4) != 0)
         m.length_bytes = min_u64(m.length_bytes, (uint64_t)(kind >> 4 & 7) * BLOCK);
     if (m.kind == HELD_DIGESTS)
-        m.tail_bytes = min_u64(block_count_of(m.length_bytes, BLOCK) * DIGEST_BYTES, sizeof digests);
+        m.tail_bytes =
+            min_u64(block_count_of(m.length_bytes, BLOCK) * DIGEST_BYTES, sizeof digests);
     if ((kind & 8) != 0) {
         m.offset_bytes = pull_u64(p);
         m.length_bytes = pull_u64(p);
@@ -344,7 +346,8 @@ static void run(struct sink_end *s, struct pull *p)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct hub_handler handler = { .control = serve_control, .link_up = serve_link_up };
+    static const struct hub_handler handler = { .control = serve_control,
+                                                .link_up = serve_link_up };
     struct hub_config config = { .handler = &handler };
     struct serve_config serve = { .disk_open = disk_open, .dial = dial, .memory_bytes = 16 << 20 };
     struct pull p = { .at = data, .left = size };

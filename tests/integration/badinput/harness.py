@@ -420,4 +420,5 @@ def main():
         unittest.main(verbosity=2)
     module = sys.modules["__main__"]
     sys.exit(run_apart([n for n, c in vars(module).items() if isinstance(c, type) and
-                        issubclass(c, Case) and c.__module__ == "__main__"]))
+                        issubclass(c, Case) and c.__module__ == "__main__" and
+                        unittest.defaultTestLoader.getTestCaseNames(c)]))

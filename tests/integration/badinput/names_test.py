@@ -48,6 +48,16 @@ class Operands(MirrorCase):
         self.assertEqual(sorted(n for n in os.listdir(folder) if n[0] != "."), sorted((a, b)))
         self.check(folder)
 
+    def test_one_that_fails_does_not_stop_the_next(self):
+        bad = self.vm(disks=[{"size": "1m"}, {"size": "1m", "rdm": "physical"}])
+        good = self.vm(disks=SMALL)
+        folder = os.path.join(self.folder, "m")
+        result = self.run_it("mirror", "--json", self.place(), bad, good, folder, expect=PARTIAL,
+                             says=(bad, "scsi0:1"))
+        rows = {v["vm"]: v["outcome"] for v in result.summary()["vms"]}
+        self.assertEqual(rows[good], "ok")
+        self.assertNotEqual(rows[bad], "ok")
+
     def test_vm_without_its_files(self):
         vm = self.vm(disks=SMALL)
         vmid = self.host.vm(vm)["vmid"]

@@ -129,6 +129,15 @@ class Reads(MirrorCase):
         self.assertLess(result.seconds, 60)
         self.assert_untouched(self.dir, self.before)
 
+    def test_read_that_stalls_for_too_long_through_dd(self):
+        self.turn("exec-installed-only", "1")
+        self.fault("stall:12000", 5 * MB)
+        result = self.refresh("--stall-timeout", "2s")
+        self.assertIn(result.code, (SOURCE, NETWORK), str(result))
+        self.assert_says(result, self.name)
+        self.assertLess(result.seconds, 60)
+        self.assert_untouched(self.dir, self.before)
+
     def test_read_that_stalls_a_little(self):
         self.fault("stall:3000", 5 * MB)
         self.refresh("--stall-timeout", "30s", expect=OK)

@@ -5,7 +5,7 @@ import json
 import os
 import unittest
 
-from harness import AUTH, NETWORK, OK, USAGE, MirrorCase, main
+from harness import AUTH, NETWORK, OK, REFUSED, USAGE, MirrorCase, main
 
 LISTS = ("vms", "datastores", "doctor", "list")
 
@@ -145,6 +145,40 @@ class Output(MirrorCase):
                 result = self.run_it(command, *words)
                 self.assertNotIn("error:", result.out)
                 self.assertTrue(result.err.strip())
+
+    def test_restore_over_something(self):
+        """Only an absent or an empty folder is taken."""
+        out = os.path.join(self.folder, "o")
+        os.mkdir(out)
+        with open(os.path.join(out, "mine"), "w", encoding="ascii") as f:
+            f.write("mine")
+        words = ("%s@latest" % self.name, "--mirror", self.dir, "--output")
+        self.run_it("restore", *words, out, expect=REFUSED, says=(out,))
+        self.assertEqual(os.listdir(out), ["mine"])
+        path = os.path.join(out, "mine")
+        result = self.run_it("restore", *words, path)
+        self.assertIn(result.code, (USAGE, REFUSED), str(result))
+        with open(path, encoding="ascii") as f:
+            self.assertEqual(f.read(), "mine")
+        inside = os.path.join(self.vm_folder(self.dir), "o")
+        self.run_it("restore", *words, "[datastore1] x", expect=USAGE)
+        self.assertFalse(os.path.exists(inside))
+
+    def test_fewer_generations_need_a_yes(self):
+        self.refresh("--keep", "3", expect=OK)
+        self.refresh("--keep", "1", expect=REFUSED, says=("--yes",))
+        self.refresh("--keep", "1", "--yes", expect=OK)
+
+    def test_generations_that_are_none(self):
+        for gen in ("", "@", "x@", "web 01@", "web 01@0", "web 01@-1", "web 01@999", "0", "-1",
+                    "web 01@1999-01-01", "web 01@2026-13-45", "web 01@latest@latest", "abcdef99",
+                    "../..@1", "web 01@99999999999999999999", "x" * 5000, "zz\x1b[31m@1"):
+            with self.subTest(gen):
+                out = os.path.join(self.folder, "o")
+                self.run_it("restore", "--mirror", self.dir, "--output", out, "--", gen,
+                            expect=USAGE)
+                self.assertFalse(os.path.exists(out))
+                self.run_it("check", "--mirror", self.dir, "--", gen or "@", expect=USAGE)
 
     def test_standard_output_closed_or_full(self):
         with open("/dev/full", "wb") as full:

@@ -9,7 +9,7 @@ import unittest
 from harness import CLEANUP, OK, MirrorCase, main
 
 
-class Removal(MirrorCase):
+class Safe(MirrorCase):
     """The data is safe; what is left is told, and goes when it can."""
 
     def safe_but_left(self, *says):
@@ -21,6 +21,8 @@ class Removal(MirrorCase):
         self.assertNotEqual(self.journal(), [])
         return result
 
+
+class Fault(Safe):
     def test_fault_with_status_1(self):
         self.turn("remove-result", "fault")
         self.safe_but_left("snapshot")
@@ -28,12 +30,16 @@ class Removal(MirrorCase):
         self.host.knob("remove-result", "ok")
         self.assert_cleaned_by_cleanup()
 
+
+class Fault0(Safe):
     def test_fault_with_status_0_is_removed_by_the_next_run(self):
         self.turn("remove-result", "fault0")
         self.safe_but_left("snapshot")
         self.host.knob("remove-result", "ok")
         self.refresh_works()
 
+
+class Early(Safe):
     def test_answers_before_the_end(self):
         self.turn("remove-result", "early")
         self.turn("remove-delay", "3")

@@ -196,6 +196,16 @@ class Others(MirrorCase):
         self.assert_says(result, "snapshot", "web 01")
         self.assert_untouched(self.dir, self.before)
 
+    def test_snapshot_that_grows_too_old(self):
+        self.write(self.name, length=6 << 20)
+        result = self.refresh("--json", "--max-snapshot-age", "3s", "--bwlimit", "500k",
+                              "--compress", "none", says=("web 01", "--max-snapshot-age"))
+        self.assertNotIn(result.code, (OK, 10), str(result))
+        self.assertLess(result.seconds, 20)
+        self.assert_clean()
+        self.assert_untouched(self.dir, self.before)
+        self.refresh_works()
+
     def test_disk_grows_before_the_snapshot(self):
         self.turn("delay-vim-cmd", "0.7")
         run = self.start("mirror", "--json", self.place(), self.name, self.dir)

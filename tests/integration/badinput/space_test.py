@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import unittest
 
-from harness import MB, OK, REFUSED, SPACE, UNSUPPORTED, USAGE, Case, MirrorCase, file_hash, main
+from harness import (MB, OK, REFUSED, SPACE, UNSUPPORTED, USAGE, Case, MirrorCase,
+                     find_programs, main)
 
 
 def mount(*words):
@@ -149,7 +150,24 @@ class Target(Case):
     def test_target_without_sparse_files(self):
         vm = self.vm()
         folder = os.path.join(self.vfat(), "m")
-        self.mirror(vm, folder, expect=UNSUPPORTED, says=("sparse", "vfat"))
+        self.mirror(vm, folder, expect=UNSUPPORTED, says=("sparse", vm))
+        self.assert_nothing_published(folder)
+
+    def test_target_that_fills_every_hole(self):
+        """Where the kernel has no vfat: files that get their blocks as soon as they get a size."""
+        library = os.path.join(find_programs(), "badinput-nosparse.so")
+        vm = self.vm()
+        folder = os.path.join(self.folder, "m")
+        env = dict(os.environ, LD_PRELOAD=library, ASAN_OPTIONS="verify_asan_link_order=0")
+        self.mirror(vm, folder, env=env, expect=UNSUPPORTED, says=("sparse", vm))
+        self.assert_nothing_published(folder)
+
+    def test_target_with_a_small_largest_file(self):
+        """vfat ends at 4 GiB; the disk is larger, though nearly empty.  Either reason is a good one."""
+        vm = self.vm(disks=[{"size": "5g", "content": {"kind": "empty"}}])
+        folder = os.path.join(self.vfat(), "m")
+        result = self.mirror(vm, folder, says=(vm,))
+        self.assertIn(result.code, (SPACE, UNSUPPORTED), str(result))
         self.assert_nothing_published(folder)
 
     def test_read_only_target(self):
@@ -216,16 +234,17 @@ class Target(Case):
         mount("-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", state)
         self.addCleanup(subprocess.run, ["umount", state], check=True)
         self.run_it("vms", self.place(), state=state, expect=OK)
-        with open(os.path.join(state, "ballast"), "wb") as f:
-            try:
-                while True:
-                    f.write(bytes(4096))
-                    f.flush()
-            except OSError as e:
-                self.assertEqual(e.errno, errno.ENOSPC)
+        fd = os.open(os.path.join(state, "ballast"), os.O_WRONLY | os.O_CREAT)
+        try:
+            while True:
+                os.write(fd, bytes(4096))
+        except OSError as e:
+            self.assertEqual(e.errno, errno.ENOSPC)
+        finally:
+            os.close(fd)
         folder = os.path.join(self.folder, "m")
         calls = len(self.host.calls("vim-cmd"))
-        self.mirror(vm, folder, state=state, expect=SPACE, says=("space", state))
+        self.mirror(vm, folder, state=state, expect=SPACE, says=(vm, "journal", "no space"))
         self.assertFalse([c for c in self.host.calls("vim-cmd")[calls:]
                           if "snapshot.create" in " ".join(c["argv"])])
         self.assert_nothing_published(folder)

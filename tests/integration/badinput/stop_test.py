@@ -77,6 +77,30 @@ class Signals(MirrorCase):
         self.after_the_commit("removing the snapshot", signal.SIGTERM,
                               knobs=(("remove-delay", "2"),), pause=0.0)
 
+    def either_state(self, step, number):
+        """Around the commit: the old state or the new one, never a third; the exit code tells that
+        it was asked to stop, unless all had been done by then."""
+        for at in range(0, 8 * MB, MB):
+            self.write(self.name, offset=at, length=MB)
+        run = self.start("mirror", "--json", self.place(), self.name, self.dir)
+        run.wait_line(step)
+        run.signal(number)
+        result = run.finish()
+        self.assertIn(result.code, (OK, 128 + number), str(result))
+        self.assert_clean()
+        self.check(self.dir)        # finishes what is committed
+        if self.content(self.dir) != self.before:
+            self.assert_true_image(self.name, self.dir)
+        else:
+            self.assertNotEqual(result.code, OK)
+        self.refresh_works()
+
+    def test_sigint_at_the_commit(self):
+        self.either_state("committing", signal.SIGINT)
+
+    def test_sigterm_while_the_images_are_updated(self):
+        self.either_state("updating the images", signal.SIGTERM)
+
     def test_sigint_twice(self):
         """The second one must not make it worse: what is left then is known."""
         result = self.interrupt('"sent":', signal.SIGINT, knobs=(("remove-delay", "3"),), again=0.5)
