@@ -137,26 +137,29 @@ class Bench:
     # rounds
 
     def run(self):
-        o, fastest = self.o, None
+        o, fastest = self.o, self.fastest_rsync() or None
         if "bars" in o.groups:
             self.changes()
+        self.out.flush()
         rounds = {"bars": o.rounds, "ways": o.way_rounds, "blocks": o.block_rounds}
-        for self.round in range(1, max(rounds[g] for g in o.groups) + 1):
+        earlier = max((r["round"] for r in report.read_rows(o.results)), default=0)
+        for number in range(1, max(rounds[g] for g in o.groups) + 1):
+            self.round = earlier + number
             print("round %d, load %.2f %.2f %.2f" % ((self.round,) + os.getloadavg()), flush=True)
-            if "bars" in o.groups and self.round <= o.rounds:
+            if "bars" in o.groups and number <= o.rounds:
                 self.limits()
                 for m in cases.BAR_MIRRORS:
                     self.mirror(m)
                 self.firsts()
                 # The slower forms of rsync take most of a round: they stop after some rounds.
                 names = set(self.tools.rsync_forms())
-                self.rsync(names if fastest is None or self.round <= o.rsync_rounds else fastest)
+                self.rsync(names if fastest is None or number <= o.rsync_rounds else fastest)
                 if fastest is None:
                     fastest = self.fastest_rsync()
-            if "ways" in o.groups and self.round <= o.way_rounds:
+            if "ways" in o.groups and number <= o.way_rounds:
                 for m in cases.WAY_MIRRORS:
                     self.mirror(m)
-            if "blocks" in o.groups and self.round <= o.block_rounds:
+            if "blocks" in o.groups and number <= o.block_rounds:
                 for m in cases.BLOCK_MIRRORS:
                     self.mirror(m)
 

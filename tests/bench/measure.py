@@ -90,7 +90,6 @@ class Sampler(threading.Thread):
         self.receiver, self.host_group = receiver, host_group
         self.ended = threading.Event()
         self.peaks = {"receiver_hwm": 0, "receiver_anon": 0, "agent_hwm": 0}
-        self.others = set()
 
     def look(self):
         p = self.peaks
@@ -100,13 +99,9 @@ class Sampler(threading.Thread):
         if self.host_group is None:
             return
         for pid in self.host_group.processes():
-            if pid in self.others:
-                continue
             s = status_of(pid)
             if s.get("Name", "").startswith("vmferry-agent"):
                 p["agent_hwm"] = max(p["agent_hwm"], kib(s, "VmHWM"))
-            elif s.get("Name", "") not in ("", "sh", "ash", "busybox", "lookalike-login"):
-                self.others.add(pid)    # never becomes an agent
 
     def run(self):
         while not self.ended.wait(SAMPLE_SECONDS):
@@ -126,6 +121,7 @@ def run(command, host_group=None, ok=(0,), shell=False, stdin=subprocess.DEVNULL
     """Run it; {wall, cpu, host_cpu, peaks, lo_bytes, load} and, of --json, steps and summary."""
     group = Group("run")
     steps, summary, lines = [], None, []
+    process = sampler = None
     try:
         host_began = host_group.seconds() if host_group else 0
         lo_began, load = loopback_bytes(), os.getloadavg()[0]
@@ -161,4 +157,9 @@ def run(command, host_group=None, ok=(0,), shell=False, stdin=subprocess.DEVNULL
                 "lo_bytes": loopback_bytes() - lo_began, "peaks": peaks, "steps": steps,
                 "summary": summary}
     finally:
+        if sampler is not None:
+            sampler.end()
+        if process is not None and process.poll() is None:      # we were interrupted
+            process.terminate()
+            process.wait()
         group.remove()
