@@ -36,7 +36,10 @@ struct sink_walk {
     struct tree *span; /* scratch: a tree over part of the disk */
     ZSTD_DCtx *unpacker;
     uint8_t *plain;
+    /* Too large for the small stacks of our threads. */
     struct digest digests[HELD_DIGESTS_MAX];
+    struct tree_node nodes[NODES_MAX];
+    uint8_t nodes_tail[TREE_LEVELS_MAX * TREE_FAN_OUT * NODE_BYTES];
 
     /* this opening */
     struct stream *stream;
@@ -404,15 +407,14 @@ static int take(struct sink_walk *w, const struct stream_message *m, struct err 
 static int nodes_message(struct sink_walk *w, const struct tree_node *list, uint64_t count,
                          struct err *e)
 {
-    uint8_t tail[TREE_LEVELS_MAX * TREE_FAN_OUT * NODE_BYTES];
-    struct push p = { .at = tail, .left = sizeof tail };
-    struct msg_nodes nodes = { .tail = tail };
+    struct push p = { .at = w->nodes_tail, .left = sizeof w->nodes_tail };
+    struct msg_nodes nodes = { .tail = w->nodes_tail };
 
     for (uint64_t i = 0; i < count; i++) {
         push_u8(&p, list[i].level);
         push_copy(&p, list[i].hash.b, DIGEST_BYTES);
     }
-    nodes.tail_bytes = sizeof tail - p.left;
+    nodes.tail_bytes = sizeof w->nodes_tail - p.left;
     w->may_send -= min_u64(w->may_send, MSG_FIXED_nodes + nodes.tail_bytes);
     return link_send_nodes(stream_link(w->stream), stream_id(w->stream), &nodes, e);
 }
@@ -468,7 +470,7 @@ static int node_make(struct sink_walk *w, uint64_t end, struct tree_node *out, s
 /* Nodes for as much of an unread range as credit and one step's patience allow. */
 static int nodes_send(struct sink_walk *w, const struct range *r, bool *progress, struct err *e)
 {
-    struct tree_node list[NODES_MAX];
+    struct tree_node *list = w->nodes;
     uint64_t room = min_u64((w->may_send - MSG_FIXED_nodes) / NODE_BYTES, NODES_MAX), count = 0;
     unsigned pieces = 0;
 
