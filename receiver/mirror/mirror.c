@@ -30,15 +30,27 @@ static const char PART_SUFFIX[] = ".part";
 
 /* --- the target --- */
 
+/* A name for a trial, of its own: several runs may try the same folder at once. */
+static int trial_name(char out[LAYOUT_NAME_ROOM], struct err *e)
+{
+    uint64_t number;
+
+    if (random_bytes(&number, sizeof number, e) != 0)
+        return -1;
+    layout_name(out, ".vmferry-tmp-%016" PRIx64, number);
+    return 0;
+}
+
 /* Only something that can hold holes may hold images: try, before anything else is written. */
 static int test_sparse(int dir, struct err *e)
 {
-    static const char name[] = ".vmferry-tmp-0123456789abcdef";
     static const uint8_t byte = 1;
+    char name[LAYOUT_NAME_ROOM];
     struct stat s;
     int fd, rc = -1;
 
-    unlinkat(dir, name, 0); /* of a process that died here */
+    if (trial_name(name, e) != 0)
+        return -1;
     fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return err_sys(e, "creating a file");
@@ -67,11 +79,12 @@ out:
 /* Exclusive create, rename without replace, fsync of the folder: what publishing stands on. */
 static int test_publish(int dir, struct err *e)
 {
-    static const char name[] = ".vmferry-tmp-00000000000000aa";
+    char name[LAYOUT_NAME_ROOM];
     struct err refused;
     int rc = -1;
 
-    unlinkat(dir, name, 0);
+    if (trial_name(name, e) != 0)
+        return -1;
     if (publish_bytes(dir, name, "x", 1, 0600, PUBLISH_NEW, e) != 0)
         return -1;
     if (publish_bytes(dir, name, "y", 1, 0600, PUBLISH_NEW, &refused) == 0)

@@ -366,8 +366,11 @@ def test_cut(top, _):
 
     def kill(s):
         for pid in s.children():
-            if b"sshd" in open(f"/proc/{pid}/cmdline", "rb").read():
-                os.kill(pid, signal.SIGKILL)
+            try:
+                if b"sshd" in open(f"/proc/{pid}/cmdline", "rb").read():
+                    os.kill(pid, signal.SIGKILL)
+            except (FileNotFoundError, ProcessLookupError):
+                pass    # it has ended in between
 
     def freeze(s):
         for pid in s.children():
