@@ -411,11 +411,9 @@ static struct link *live(struct hub *h, const struct link_slot *slot, bool *clos
 /* Write out what the peer takes; walks that wait for room look again when some was made. */
 static int flush(struct hub *h, const struct link_slot *slot, struct link *l, struct err *e)
 {
-    bool had_room = link_room(l);
-
     if (link_flush(l, e) != 0)
         return -1;
-    if (had_room || !link_room(l))
+    if (!link_room_came(l))
         return 0;
     pthread_mutex_lock(&h->lock);
     for (size_t i = 0; i < HUB_STREAMS_MAX; i++)

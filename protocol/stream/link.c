@@ -47,6 +47,7 @@ struct link {
     uint8_t *reserved; /* record under construction, NULL if none */
     size_t reserved_payload;
     bool dead;
+    bool room_wanted; /* somebody was told that there is no room */
 };
 
 static size_t in_room_for(size_t payload_max)
@@ -161,7 +162,25 @@ size_t link_queued(struct link *l)
 
 bool link_room(struct link *l)
 {
-    return link_queued(l) < LINK_QUEUE_MARK;
+    bool room;
+
+    pthread_mutex_lock(&l->out_lock);
+    room = l->queued < LINK_QUEUE_MARK;
+    l->room_wanted = l->room_wanted || !room;
+    pthread_mutex_unlock(&l->out_lock);
+    return room;
+}
+
+bool link_room_came(struct link *l)
+{
+    bool came;
+
+    pthread_mutex_lock(&l->out_lock);
+    came = l->room_wanted && l->queued < LINK_QUEUE_MARK;
+    if (came)
+        l->room_wanted = false;
+    pthread_mutex_unlock(&l->out_lock);
+    return came;
 }
 
 /* A chunk with room for count bytes at the tail of the queue. */

@@ -44,6 +44,12 @@ int link_accept_up_to(struct link *l, size_t payload_max, struct err *e);
 
 /* Room for bulk: the queue is below its mark. */
 bool link_room(struct link *l);
+
+/*
+ * True once after link_room has said no and there is room again: whoever was told no must then be
+ * woken.  It is the link that remembers, since the queue fills and empties between two looks.
+ */
+bool link_room_came(struct link *l);
 size_t link_queued(struct link *l);
 
 /*
