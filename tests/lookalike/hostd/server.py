@@ -239,22 +239,30 @@ class Server:
             return f.read().count(text)
 
     def limit_connections(self, value):
-        """sshd is gone after so many more connections; an empty value brings it back."""
+        """sshd is gone after so many more connections; an empty value brings it back.
+
+        With 0 it is gone when this returns."""
         with self.limit_lock:
             self.connection_limit += 1
+            turn = self.connection_limit
             if not value:
                 self.reload_ssh()
                 return
-        threading.Thread(target=self.watch_connections, daemon=True,
-                         args=(self.connection_limit, int(value))).start()
+        wanted = self.log_count(b"Connection from") + int(value)
+        if int(value) == 0:
+            self.hide_ssh(turn)
+            return
+        threading.Thread(target=self.watch_connections, daemon=True, args=(turn, wanted)).start()
 
-    def watch_connections(self, turn, count):
-        wanted = self.log_count(b"Connection from") + count
+    def watch_connections(self, turn, wanted):
         while self.log_count(b"Connection from") < wanted:
             time.sleep(0.005)
             if self.connection_limit != turn:
                 return
-        # The listener moves to a port that nobody knows: the old one refuses.
+        self.hide_ssh(turn)
+
+    def hide_ssh(self, turn):
+        """The listener moves to a port that nobody knows: the old one refuses."""
         with socket.socket() as s:
             s.bind((self.config["address"], 0))
             port = s.getsockname()[1]
