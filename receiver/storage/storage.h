@@ -61,6 +61,7 @@ struct storage_ops {
     int (*proof)(struct storage_lock *l, struct err *e);
     void (*unlock)(struct storage_lock *l);
     int (*room)(struct storage *s, uint64_t *out_bytes, struct err *e);
+    int (*sweep)(struct storage *s, struct err *e);
     void (*close)(struct storage *s);
 };
 
@@ -151,6 +152,9 @@ void storage_lock_release(struct storage_lock *l); /* NULL is allowed */
 
 /* Free bytes as far as they are known, UINT64_MAX otherwise. */
 int storage_room(struct storage *s, uint64_t *out_bytes, struct err *e);
+
+/* Remove what uploads that died have left.  Only while nobody else can be writing. */
+int storage_sweep(struct storage *s, struct err *e);
 
 void storage_close(struct storage *s); /* NULL is allowed; frees s */
 

@@ -1,6 +1,8 @@
 /*
- * For tests: a storage that passes everything to another one and keeps a log of what changed, from
- * which the states are made that a crash may leave behind.
+ * For tests: a storage in memory that keeps a log of what changed, from which the states are made
+ * that a crash may leave behind: what the last barrier covers is there, of what came later any part
+ * in any order, and what was not published is not there at all.  (That files are not torn when
+ * their name appears is the directory's own promise, and tested there.)
  */
 #ifndef RECEIVER_STORAGE_STORAGE_RECORD_H
 #define RECEIVER_STORAGE_STORAGE_RECORD_H
@@ -11,8 +13,7 @@
 struct err;
 struct storage;
 
-/* Wrap inner, which is closed with the wrapper.  inner must be empty. */
-int storage_record_new(struct storage **out, struct storage *inner, struct err *e);
+int storage_record_new(struct storage **out, struct err *e);
 
 /* Entries of the log so far: publishes, removals, barriers. */
 size_t storage_record_count(const struct storage *s);
