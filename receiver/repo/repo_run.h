@@ -43,8 +43,9 @@ struct repo_disk {
 struct repo_disk_state {
     bool is_new;  /* the parent does not have it */
     bool resumed; /* durable blocks of an unfinished run count as held */
-    bool
-        distrusted; /* the parent's tree is damaged: read and send everything, hints do not count */
+    /* Blocks of the repository are known to be damaged: hints about changes must not be used, the
+     * whole disk must be in the plan. */
+    bool distrusted;
     uint32_t block_bytes;
     uint64_t capacity_bytes;
     uint64_t old_capacity_bytes; /* in the parent; 0 when new */
@@ -60,7 +61,7 @@ struct repo_disk_result {
 
 struct repo_run_options {
     uint32_t block_bytes; /* for new disks; 0: the repository's */
-    bool no_parent;       /* distrust everything held: read and send everything */
+    bool no_parent;       /* say nothing of what is held: the source sends everything */
 };
 
 /*
