@@ -219,6 +219,20 @@ static int descend(struct tree_reader *t, uint64_t block, unsigned level, struct
     return 0;
 }
 
+/* Where a node ends; zeros go on over the siblings that are zeros too. */
+static uint64_t zeros_end(const struct tree_reader *t, const struct spot *s)
+{
+    uint64_t end = s->first + blocks_under(t, s->level, s->first), above, child;
+
+    if (s->siblings == NULL)
+        return end;
+    above = s->first / tree_span(s->level + 1) * tree_span(s->level + 1);
+    child = (s->first - above) / tree_span(s->level);
+    while (++child < cells_of(t, s->level + 1, above) && cell_is_zero(&s->siblings[child]))
+        end += blocks_under(t, s->level, end);
+    return end;
+}
+
 int tree_reader_at(struct tree_reader *t, uint64_t block, const struct repo_cell **cells,
                    uint64_t *count, struct err *e)
 {
@@ -231,7 +245,7 @@ int tree_reader_at(struct tree_reader *t, uint64_t block, const struct repo_cell
         return -1;
     }
     if (s.level > 0 || s.siblings == NULL) {
-        *count = s.first + blocks_under(t, s.level, s.first) - block;
+        *count = zeros_end(t, &s) - block;
         t->one = s.cell;
         if (!cell_is_zero(&s.cell))
             *cells = &t->one;
