@@ -18,24 +18,45 @@ enum { DAMAGED_MAX = 1 << 22, DAMAGED_BYTES = 53, DAMAGED_OF_ONE_MAX = 1 << 18 }
 
 /* --- the table --- */
 
-static size_t slot_of(const struct repo_id *id)
+static size_t slot_of(const struct index *x, const struct repo_id *id)
 {
     uint64_t head;
 
     memcpy(&head, id->b, sizeof head); /* ids are even already */
-    return (size_t)(head & (TABLE_SLOTS - 1));
+    return (size_t)(head & (x->slot_count - 1));
 }
 
 static void table_put(struct index *x, const struct index_entry *n)
 {
-    size_t at = slot_of(&n->id);
+    size_t at = slot_of(x, &n->id);
 
     while (x->slots[at].plain_type != 0)
-        at = (at + 1) & (TABLE_SLOTS - 1);
+        at = (at + 1) & (x->slot_count - 1);
     x->slots[at] = *n;
     x->used++;
     if (x->packs[n->pack].indexed)
         x->unsaved++;
+}
+
+/* Room for one more, at most half full. */
+static int table_grow(struct index *x, struct err *e)
+{
+    size_t before = x->slot_count;
+    struct index_entry *old = x->slots, *slots;
+
+    if (x->used < before / 2)
+        return 0;
+    slots = calloc(2 * before, sizeof slots[0]);
+    if (slots == NULL)
+        return err_sys(e, "getting memory for the index");
+    x->slots = slots;
+    x->slot_count = 2 * before;
+    x->used = x->unsaved = 0;
+    for (size_t i = 0; i < before; i++)
+        if (old[i].plain_type != 0)
+            table_put(x, &old[i]);
+    free(old);
+    return 0;
 }
 
 /* Take the entries of packs with an index object out of the table: *out, sorted. */
@@ -46,11 +67,11 @@ static int table_take(struct index *x, struct index_entry **out, size_t *count, 
 
     if (all == NULL)
         return err_sys(e, "getting memory for the index");
-    for (size_t i = 0; i < TABLE_SLOTS; i++)
+    for (size_t i = 0; i < x->slot_count; i++)
         if (x->slots[i].plain_type != 0)
             all[n++] = x->slots[i];
     assert(n == x->used);
-    memset(x->slots, 0, TABLE_SLOTS * sizeof x->slots[0]);
+    memset(x->slots, 0, x->slot_count * sizeof x->slots[0]);
     x->used = x->unsaved = 0;
     for (size_t i = 0; i < n; i++)
         if (x->packs[all[i].pack].indexed)
@@ -260,6 +281,8 @@ static int add(struct index *x, const struct index_entry *entry, struct err *e)
     if (x->used >= INDEX_TABLE_ENTRIES && make_runs(x, e) != 0)
         return -1;
     assert(x->used < INDEX_TABLE_ENTRIES);
+    if (table_grow(x, e) != 0)
+        return -1;
     table_put(x, entry);
     return 0;
 }
@@ -322,8 +345,8 @@ static int find(struct index *x, enum entry_type type, const struct repo_id *id,
 {
     unsigned found = 0;
 
-    for (size_t at = slot_of(id); x->slots[at].plain_type != 0 && found < room;
-         at = (at + 1) & (TABLE_SLOTS - 1)) {
+    for (size_t at = slot_of(x, id); x->slots[at].plain_type != 0 && found < room;
+         at = (at + 1) & (x->slot_count - 1)) {
         const struct index_entry *n = &x->slots[at];
 
         if (index_entry_type(n) == type && memcmp(n->id.b, id->b, sizeof id->b) == 0)
@@ -570,7 +593,8 @@ int index_open(struct index **out, struct storage *s, const struct vault *v, uin
     x->env = *env;
     x->cache = -1;
     pthread_rwlock_init(&x->lock, NULL);
-    x->slots = calloc(TABLE_SLOTS, sizeof x->slots[0]);
+    x->slot_count = SLOTS_LEAST;
+    x->slots = calloc(x->slot_count, sizeof x->slots[0]);
     if (x->slots == NULL) {
         err_sys(e, "getting memory for the index");
         goto fail;

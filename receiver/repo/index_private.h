@@ -8,7 +8,7 @@
 #include "receiver/repo/index.h"
 
 enum {
-    TABLE_SLOTS = 2 * INDEX_TABLE_ENTRIES,
+    SLOTS_LEAST = 1 << 12, /* it doubles when half of it is used */
     RUNS_MAX = 16,
     RUNS_MANY = 8,         /* then the smaller ones are merged */
     SAVE_ENTRIES = 1 << 12 /* fewer new ones are read again by the next process */
@@ -36,7 +36,8 @@ struct index {
     pthread_rwlock_t lock; /* guards the rest */
     struct sorted_run *runs[RUNS_MAX];
     size_t run_count;
-    struct index_entry *slots; /* TABLE_SLOTS; plain_type 0: empty */
+    struct index_entry *slots; /* a power of two; plain_type 0: empty */
+    size_t slot_count;
     size_t used;
     size_t unsaved; /* of them, in packs with an index object */
     struct pack_ref *packs;
