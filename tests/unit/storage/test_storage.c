@@ -102,8 +102,7 @@ static void objects_are_put_read_listed_and_removed(void **state)
     assert_ok(storage_barrier(f->s, &f->e), &f->e);
     assert_string_equal(listed(f, ""),
                         "config:3 packs/aa/two:0 packs/ab/one:10 packs/ab/one-more:1 ");
-    assert_string_equal(listed(f, "packs/"),
-                        "packs/aa/two:0 packs/ab/one:10 packs/ab/one-more:1 ");
+    assert_string_equal(listed(f, "packs/"), "packs/aa/two:0 packs/ab/one:10 packs/ab/one-more:1 ");
     assert_string_equal(listed(f, "packs/ab/one"), "packs/ab/one:10 packs/ab/one-more:1 ");
     assert_string_equal(listed(f, "nothing/"), "");
     assert_ok(storage_read(f->s, "packs/ab/one", 3, got, 4, &f->e), &f->e);
@@ -150,8 +149,8 @@ static void an_object_is_never_replaced(void **state)
 static void names_are_checked(void **state)
 {
     struct fixture *f = *state;
-    static const char *const bad[] = { "",    "/a",  "a/",   "a//b", "../a", "a/../b", ".a",
-                                       "a/.b", "A",  "a b",  "a\n",  "\xc3", "a\\b",   "." };
+    static const char *const bad[] = { "",     "/a", "a/",  "a//b", "../a", "a/../b", ".a",
+                                       "a/.b", "A",  "a b", "a\n",  "\xc3", "a\\b",   "." };
     char longest[STORAGE_NAME_ROOM + 1];
 
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
