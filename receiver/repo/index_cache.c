@@ -181,7 +181,8 @@ void cache_load(struct index *x)
             fd = openat(x->cache, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
             if (fd < 0 || sorted_run_open(&x->runs[x->run_count], fd, vault_repository(x->vault),
                                           x->epoch, &e) != 0) {
-                drop_runs(x);
+                /* Else the next set would name it again. */
+                cache_void(x);
                 break;
             }
             x->run_count++;
