@@ -10,7 +10,7 @@
 enum {
     SLOTS_LEAST = 1 << 12, /* it doubles when half of it is used */
     RUNS_MAX = 16,
-    RUNS_MANY = 8,         /* then the smaller ones are merged */
+    RUNS_MANY = 4,         /* then the smaller ones are merged */
     SAVE_ENTRIES = 1 << 12 /* fewer new ones are read again by the next process */
 };
 

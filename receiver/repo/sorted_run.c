@@ -1,6 +1,6 @@
 #include "receiver/repo/sorted_run.h"
 
-#include <assert.h>
+#include <endian.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +21,8 @@ enum {
     HEADER_BYTES = 128,
     PIECE_BYTES = 64 << 10,
     ENTRY_BYTES = 48,
-    BUCKET_ENTRIES = 16, /* of the fan-out, as a mean */
-    FAN_BITS_MAX = 22,
+    BUCKET_ENTRIES = 4, /* of the fan-out, as a mean */
+    FAN_BITS_MAX = 24,
     PACKS_MAX = 1 << 24,
     ORDER_MARK = 0x01020304, /* in the machine's own order, as the entries are */
 };
@@ -220,12 +220,43 @@ static uint32_t bucket_of(const struct repo_id *id, unsigned fan_bits)
     return fan_bits == 0 ? 0 : head >> (32 - fan_bits);
 }
 
+/* The first bytes of an id as a number: they tell nearly all ids apart. */
+static uint64_t head_of(const struct repo_id *id)
+{
+    uint64_t head;
+
+    memcpy(&head, id->b, sizeof head);
+    return be64toh(head);
+}
+
+/* The first entry of [low, end) that is not below `want`. */
+static uint64_t lower_bound(const struct sorted_run *r, uint64_t low, uint64_t end,
+                            const struct index_entry *want)
+{
+    uint64_t head = head_of(&want->id), high = end;
+
+    while (high - low > BUCKET_ENTRIES) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if (head_of(&entry_at(r, middle)->id) < head)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    while (low < end && head_of(&entry_at(r, low)->id) < head)
+        low++;
+    while (low < end && head_of(&entry_at(r, low)->id) == head &&
+           index_entry_compare(entry_at(r, low), want) < 0)
+        low++;
+    return low;
+}
+
 int sorted_run_find(struct sorted_run *r, const struct repo_id *id, enum entry_type type,
                     const struct index_entry **first, size_t *count, struct err *e)
 {
     const uint32_t *fan = (const uint32_t *)(const void *)(r->map + r->shape.fan_at);
     uint32_t bucket = bucket_of(id, r->shape.fan_bits);
-    uint64_t low = fan[bucket], end = fan[bucket + 1], high = end;
+    uint64_t low = fan[bucket], end = fan[bucket + 1];
     struct index_entry want = { .id = *id, .plain_type = (uint32_t)type << 24 };
 
     *count = 0;
@@ -235,14 +266,7 @@ int sorted_run_find(struct sorted_run *r, const struct repo_id *id, enum entry_t
         return 0;
     if (prove_entries(r, low, end, e) != 0)
         return -1;
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-
-        if (index_entry_compare(entry_at(r, middle), &want) < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    low = lower_bound(r, low, end, &want);
     *first = entry_at(r, low);
     while (low < end && index_entry_compare(entry_at(r, low), &want) == 0) {
         if (entry_at(r, low)->pack >= r->shape.packs)
