@@ -19,6 +19,40 @@ struct opener {
     struct bytes raw;
 };
 
+/* --- openers --- */
+
+static struct opener *take_opener(struct repo *r, struct err *e)
+{
+    struct opener *o;
+
+    pthread_mutex_lock(&r->opener_lock);
+    o = r->openers;
+    if (o != NULL)
+        r->openers = o->next;
+    pthread_mutex_unlock(&r->opener_lock);
+    if (o != NULL)
+        return o;
+    o = calloc(1, sizeof *o);
+    if (o == NULL) {
+        err_sys(e, "getting memory");
+        return NULL;
+    }
+    o->raw.ceiling = ENTRY_HEADER_BYTES + ENTRY_PAYLOAD_MAX;
+    if (entry_opener_new(&o->entry, e) != 0) {
+        free(o);
+        return NULL;
+    }
+    return o;
+}
+
+static void give_opener(struct repo *r, struct opener *o)
+{
+    pthread_mutex_lock(&r->opener_lock);
+    o->next = r->openers;
+    r->openers = o;
+    pthread_mutex_unlock(&r->opener_lock);
+}
+
 /* --- putting --- */
 
 static int open_pack(struct repo *r, struct open_pack *p, enum pack_kind kind, struct err *e)
@@ -199,6 +233,54 @@ out:
     return rc;
 }
 
+/* The bytes of an entry, proved; *out and what it points to belong to the opener. */
+static int load_copy(struct repo *r, struct opener *o, const struct repo_key *pack, uint32_t offset,
+                     uint32_t bytes, struct entry_header *h, struct err *e)
+{
+    object_name name;
+    uint8_t *plain;
+    int rc = -1;
+
+    name_of_pack(name, pack);
+    o->raw.count = 0;
+    if (bytes_reserve(&o->raw, bytes, e) == NULL ||
+        storage_read(r->storage, name, offset, o->raw.data, bytes, e) != 0)
+        return -1;
+    o->raw.count = bytes;
+    plain = malloc(ENTRY_PLAIN_MAX);
+    if (plain == NULL)
+        return err_sys(e, "getting memory for a block");
+    if (bytes < ENTRY_HEADER_BYTES)
+        err_set(e, ERR_CORRUPT, "an entry cannot be so short");
+    else if (entry_header_decode(o->raw.data, h, e) == 0)
+        rc = h->payload_bytes == bytes - ENTRY_HEADER_BYTES
+                 ? entry_decode(o->entry, r->vault, h, o->raw.data,
+                                o->raw.data + ENTRY_HEADER_BYTES, plain, e)
+                 : err_set(e, ERR_CORRUPT, "it is not what the index says");
+    free(plain);
+    return rc == 0 ? 0 : err_add(e, "object %s, byte %" PRIu32, name, offset);
+}
+
+int repo_put_copy(struct repo *r, const struct repo_key *pack, uint32_t offset, uint32_t bytes,
+                  struct err *e)
+{
+    struct opener *o = take_opener(r, e);
+    struct entry_header h;
+    int rc;
+
+    if (o == NULL)
+        return -1;
+    rc = load_copy(r, o, pack, offset, bytes, &h, e);
+    pthread_mutex_lock(&r->write_lock);
+    if (rc == 0)
+        rc = check_writable(r, e);
+    if (rc == 0 && append(r, &h, &o->raw, e) != 0)
+        rc = poison(r);
+    pthread_mutex_unlock(&r->write_lock);
+    give_opener(r, o);
+    return rc;
+}
+
 int repo_has(struct repo *r, enum entry_type type, const struct repo_id *id, struct err *e)
 {
     struct place place;
@@ -242,38 +324,6 @@ void repo_drop_packs(struct repo *r)
 }
 
 /* --- getting --- */
-
-static struct opener *take_opener(struct repo *r, struct err *e)
-{
-    struct opener *o;
-
-    pthread_mutex_lock(&r->opener_lock);
-    o = r->openers;
-    if (o != NULL)
-        r->openers = o->next;
-    pthread_mutex_unlock(&r->opener_lock);
-    if (o != NULL)
-        return o;
-    o = calloc(1, sizeof *o);
-    if (o == NULL) {
-        err_sys(e, "getting memory");
-        return NULL;
-    }
-    o->raw.ceiling = ENTRY_HEADER_BYTES + ENTRY_PAYLOAD_MAX;
-    if (entry_opener_new(&o->entry, e) != 0) {
-        free(o);
-        return NULL;
-    }
-    return o;
-}
-
-static void give_opener(struct repo *r, struct opener *o)
-{
-    pthread_mutex_lock(&r->opener_lock);
-    o->next = r->openers;
-    r->openers = o;
-    pthread_mutex_unlock(&r->opener_lock);
-}
 
 void repo_free_openers(struct repo *r)
 {

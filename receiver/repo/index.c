@@ -13,8 +13,9 @@
 #include "receiver/repo/fields.h"
 #include "receiver/repo/index_private.h"
 #include "receiver/repo/names.h"
+#include "receiver/repo/repo_care.h"
 
-enum { DAMAGED_MAX = 1 << 22, DAMAGED_BYTES = 53, DAMAGED_OF_ONE_MAX = 1 << 18 };
+enum { DAMAGED_MAX = 1 << 22, DAMAGED_BYTES = 53, DAMAGED_OF_ONE_MAX = REPO_DAMAGED_MAX };
 
 /* --- the table --- */
 

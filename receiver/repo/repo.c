@@ -149,6 +149,7 @@ int repo_open(struct repo **out, struct storage *s, const struct repo_open_optio
     r->storage = s;
     r->env = options->env;
     r->read_only = options->read_only;
+    r->exclusive = options->access == REPO_EXCLUSIVE;
     pthread_mutex_init(&r->write_lock, NULL);
     pthread_mutex_init(&r->opener_lock, NULL);
     /* Before the lock, which would make its file in a folder that is no repository. */

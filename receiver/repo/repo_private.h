@@ -30,7 +30,7 @@ struct repo {
     struct vault *vault;
     struct index *index;
     struct repo_env env;
-    bool read_only;
+    bool read_only, exclusive;
     uint64_t epoch;
     char own_slot[REPO_SLOT_HEX_BYTES]; /* that opened it */
 
@@ -69,6 +69,10 @@ int repo_has(struct repo *r, enum entry_type type, const struct repo_id *id, str
  */
 int repo_get(struct repo *r, enum entry_type type, const struct repo_id *id, uint8_t *out,
              size_t room, size_t *count, struct err *e);
+
+/* Put a copy of an entry that stands in a pack, proved and as it is, beside the one there is. */
+int repo_put_copy(struct repo *r, const struct repo_key *pack, uint32_t offset, uint32_t bytes,
+                  struct err *e);
 
 /* Make durable what was put, from any thread, with its index. */
 int repo_flush(struct repo *r, struct err *e);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "protocol/base/err.h"
+#include "receiver/repo/repo_care.h"
 #include "receiver/repo/repo_private.h"
 
 enum { STEP_BYTES = 1 << 20 };
@@ -26,4 +27,22 @@ int repo_reserve_make(struct storage *s, struct err *e)
 fail:
     free(zeros);
     return err_add(e, "making the reserve");
+}
+
+int repo_reserve_drop(struct repo *r, struct err *e)
+{
+    if (storage_remove(r->storage, NAME_RESERVE, e) != 0)
+        return -1;
+    return storage_barrier(r->storage, e);
+}
+
+int repo_reserve_restore(struct repo *r, struct err *e)
+{
+    uint64_t size;
+
+    if (storage_size(r->storage, NAME_RESERVE, &size, e) == 0)
+        return 0;
+    if (e->code != ERR_NOT_FOUND || repo_reserve_make(r->storage, e) != 0)
+        return -1;
+    return storage_barrier(r->storage, e);
 }
