@@ -11,7 +11,7 @@
 #include "receiver/repo/repo_private.h"
 #include "receiver/storage/storage_memory.h"
 #include "receiver/storage/storage_record.h"
-#include "tests/unit/repo/fixture.h"
+#include "tests/unit/repo/collect.h"
 
 static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
 static const char UUID_B[] = "60 00 C2 92 00 00 00 00-00 00 00 00 00 00 00 0b";
@@ -20,6 +20,7 @@ enum {
     TRUTHS_MAX = 128,
     STORIES = 6,
     CHAPTERS = 60,
+    CONTENTS = 21, /* of blocks; as many as the disks have, so that some of them die */
     STATES_LEAST = 2000,
     ALL_UP_TO = 5, /* so many loose steps: every subset of them */
     SOME = 24,     /* else so many */
@@ -35,6 +36,7 @@ enum { STRIDE = 1 };
 struct truth {
     struct disk disks[2];
     size_t acknowledged; /* entries of the log when it was */
+    size_t forgotten;    /* and when it began to be forgotten; 0: never */
 };
 
 struct story {
@@ -104,7 +106,25 @@ static uint64_t roll(uint64_t *seed, uint64_t sides)
     return (*seed >> 33) % sides;
 }
 
-/* Small disks, many runs, some of them cut, some without commit. */
+static void forget_one(struct story *t, uint64_t *seed)
+{
+    uint64_t number = 1 + roll(seed, t->generations);
+    struct truth *truth = &t->truths[number];
+    struct repo_key vm;
+    struct repo *r;
+    struct err e;
+
+    if (number == t->generations || truth->forgotten != 0)
+        return;
+    truth->forgotten = storage_record_count(t->s);
+    assert_ok(open_repo(t->s, NULL, NULL, REPO_SHARED, &t->h, &r, &e), &e);
+    vm = only_vm(r);
+    assert_ok(repo_forget(r, &vm, number, &e), &e);
+    repo_close(r);
+}
+
+/* Small disks, many runs, some of them cut, some without commit; some are forgotten, and now and
+ * then what nothing needs is collected. */
 static void record_at_random(struct story *t, uint64_t seed)
 {
     struct err e;
@@ -117,12 +137,17 @@ static void record_at_random(struct story *t, uint64_t seed)
     t->made = storage_record_count(t->s);
     for (unsigned i = 0; i < CHAPTERS; i++) {
         struct backup usual = { 0 }, dropped = { .stop_before_commit = true };
+        unsigned removed;
 
         for (uint64_t n = roll(&seed, 4); n > 0; n--) {
             struct disk *d = &t->h.disks[roll(&seed, 2)];
 
-            disk_set(d, roll(&seed, d->capacity / BLOCK), (unsigned)roll(&seed, 6));
+            disk_set(d, roll(&seed, d->capacity / BLOCK), (unsigned)roll(&seed, CONTENTS));
         }
+        if (roll(&seed, 4) == 0 && t->generations > 1)
+            forget_one(t, &seed);
+        if (roll(&seed, 9) == 0)
+            assert_ok(collect(t->s, &t->h, &removed, &e), &e);
         if (roll(&seed, 8) == 0)
             cut(t, 2 + roll(&seed, 6));
         else if (roll(&seed, 8) == 0)
@@ -132,7 +157,7 @@ static void record_at_random(struct story *t, uint64_t seed)
     }
 }
 
-static void forget_story(struct story *t)
+static void end_story(struct story *t)
 {
     storage_close(t->s);
     for (unsigned g = 1; g <= t->generations; g++)
@@ -171,7 +196,8 @@ static void check_listed(struct story *t, struct repo *r, size_t count, uint64_t
         if (i + 3 >= listed || i == (count + pick) % listed)
             check_generation(t, r, &names[i].vm, names[i].number, count, pick);
     for (unsigned g = 1; g <= t->generations; g++)
-        acknowledged += t->truths[g].acknowledged <= count;
+        acknowledged += t->truths[g].acknowledged <= count &&
+                        (t->truths[g].forgotten == 0 || count <= t->truths[g].forgotten);
     if (listed < acknowledged)
         fail_msg("cut after step %zu, pick %llx: %zu of %zu generations", count,
                  (unsigned long long)pick, listed, acknowledged);
@@ -208,6 +234,9 @@ static size_t check_story(struct story *t, uint64_t seed)
 {
     size_t steps = storage_record_count(t->s), states = 0;
 
+    /* The next backup has all that ever was: whatever an index still offers must be there. */
+    for (unsigned i = 0; i < CONTENTS; i++)
+        disk_set(&t->h.disks[i < 12 ? 0 : 1], i < 12 ? i : i - 12, i + 1);
     for (size_t count = 0; count <= steps; count++) {
         size_t loose = storage_record_loose(t->s, count);
         uint64_t picks = loose <= ALL_UP_TO ? (uint64_t)1 << loose : SOME;
@@ -218,7 +247,7 @@ static size_t check_story(struct story *t, uint64_t seed)
             if (loose > ALL_UP_TO)
                 pick = i == 0 ? 0 : i == 1 ? UINT64_MAX : roll(&seed, UINT64_MAX);
             if (++states % STRIDE == 0)
-                check_state(t, count, pick, states % 8 == 0);
+                check_state(t, count, pick, states % 3 == 0);
         }
     }
     return states;
@@ -232,12 +261,12 @@ static void every_state_after_a_crash_is_whole(void **state)
     (void)state;
     record(&t);
     states = check_story(&t, 1);
-    forget_story(&t);
+    end_story(&t);
     for (uint64_t seed = 1; seed <= STORIES; seed++) {
         t = (struct story){ 0 };
         record_at_random(&t, seed);
         states += check_story(&t, seed);
-        forget_story(&t);
+        end_story(&t);
     }
     print_message("%zu states\n", states);
     assert_true(states >= STATES_LEAST);
@@ -270,7 +299,7 @@ static void every_failing_step_leaves_all_or_nothing(void **state)
         if (rc == 0 && after.stored == 0 && nth > 60)
             break;
     }
-    forget_story(&t);
+    end_story(&t);
 }
 
 int main(void)
