@@ -26,6 +26,7 @@ enum vmdk_role {
 /* An opened file.  Empty value: { 0 }. */
 struct vmdk_file {
     struct source *source; /* the raw bytes; its capacity is the file's size */
+    uint64_t size_bytes;   /* the same, which stays known when the source is closed */
     char *place;
     uint64_t device, inode; /* equal for one file by whatever name it was found */
     int64_t modified_ns;    /* 0 if unknown */
