@@ -225,7 +225,8 @@ class Host:
             if disk.get("clone_of"):
                 truth, _, label = clone_source(self, disk["clone_of"])
                 slot = disk.get("slot") or "scsi0:%d" % n
-                m.truth(slot).inherit(truth, label, m.capacity(slot))
+                if not m.truth(slot).inherit(truth, label, m.capacity(slot)):
+                    m.truth(slot).begin(m.chain(m.disk(slot)))
 
     def register(self, vmx):
         """solo/registervm; the new vmid."""

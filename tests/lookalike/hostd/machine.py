@@ -130,6 +130,8 @@ class Machine(Snapshots):
         self.chains.clear()
 
     def truth(self, slot):
+        if slot in self.truths and self.truths[slot].is_lost():
+            self.truths.pop(slot).close()
         if slot not in self.truths:
             self.truths[slot] = Truth(os.path.join(
                 self.host.folder, "truth", "%d-%s" % (self.vmid, slot.replace(":", "-"))))

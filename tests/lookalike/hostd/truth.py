@@ -39,6 +39,10 @@ class Truth:
                 record.close()
         self.newest = self.now = None
 
+    def is_lost(self):
+        """A test has removed the folder: it gave the slot another disk."""
+        return self.now is not None and not os.path.exists(self.now_path)
+
     # what the disk holds now
 
     def begin(self, chain):
@@ -52,11 +56,14 @@ class Truth:
                 self.now.write(at, chain.read(at, min(PIECE, stop - at)))
 
     def inherit(self, other, label, capacity):
-        """A linked clone: what another disk wrote above its base up to a snapshot."""
+        """A linked clone: what another disk wrote above its base up to a snapshot.
+
+        False when nothing of that was kept.
+        """
+        if other.now is None:
+            return False
         os.makedirs(self.folder, exist_ok=True)
         self.now = Record.create(self.now_path, capacity, NOW_GRAIN)
-        if other.now is None:
-            return
         with open(os.path.join(self.folder, "parent"), "w+b") as f:
             os.unlink(f.name)
             other.overlay_to(f, label)
@@ -64,6 +71,7 @@ class Truth:
                 for piece in range(at, at + count, PIECE):
                     length = min(PIECE, at + count - piece)
                     self.now.write(piece, os.pread(f.fileno(), length, piece))
+        return True
 
     def read(self, base, offset, length):
         if self.now is None:
