@@ -37,6 +37,8 @@ static const char *const header_keys[KEY_COUNT] = {
     "parentFileName",
 };
 
+enum { LEFT_BYTES_MAX = 7 }; /* a CID of eight digits becomes one of one */
+
 struct reader {
     struct descriptor *d;
     bool seen[KEY_COUNT];
@@ -355,7 +357,11 @@ static int check_whole(struct reader *r)
     return 0;
 }
 
-/* The bytes of the text itself, without a mark at its start and padding at its end. */
+/*
+ * The bytes of the text itself, without a mark at its start and padding at its end.  qemu ends a
+ * text that became shorter, since its CID lost digits, by a NUL and leaves the old one's last
+ * bytes.
+ */
 static int strip(const char **text, size_t *bytes, struct err *e)
 {
     const char *nul;
@@ -367,8 +373,10 @@ static int strip(const char **text, size_t *bytes, struct err *e)
     while (*bytes > 0 && (*text)[*bytes - 1] == '\0')
         (*bytes)--;
     nul = memchr(*text, '\0', *bytes);
-    if (nul != NULL)
+    if (nul != NULL && *bytes - (size_t)(nul - *text) > 1 + LEFT_BYTES_MAX)
         return err_set(e, ERR_FORMAT, "this is no descriptor: it holds a NUL");
+    if (nul != NULL)
+        *bytes = (size_t)(nul - *text);
     for (size_t i = 0; i < *bytes; i++)
         if (!is_blank((*text)[i]) && (*text)[i] != '\n' && (*text)[i] != '\r') {
             if ((*text)[i] == '#')
