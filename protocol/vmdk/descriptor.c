@@ -37,8 +37,6 @@ static const char *const header_keys[KEY_COUNT] = {
     "parentFileName",
 };
 
-enum { LEFT_BYTES_MAX = 7 }; /* a CID of eight digits becomes one of one */
-
 struct reader {
     struct descriptor *d;
     bool seen[KEY_COUNT];
@@ -358,10 +356,22 @@ static int check_whole(struct reader *r)
 }
 
 /*
- * The bytes of the text itself, without a mark at its start and padding at its end.  qemu ends a
- * text that became shorter, since its CID lost digits, by a NUL and leaves the old one's last
- * bytes.
+ * qemu writes a descriptor anew in its place when a content id changes, and one of fewer digits
+ * leaves up to 7 of the old text's last bytes behind the NUL that ends the new one.
  */
+static bool is_remnant(const char *text, const char *nul, const char *end)
+{
+    size_t bytes = (size_t)(end - nul) - 1;
+
+    if (bytes > 7 || bytes > (size_t)(nul - text))
+        return false;
+    for (size_t i = 0; i < bytes; i++)
+        if (nul[1 + i] != '\0' && nul[1 + i] != *(nul - bytes + i))
+            return false;
+    return true;
+}
+
+/* The bytes of the text itself, without a mark at its start and padding at its end. */
 static int strip(const char **text, size_t *bytes, struct err *e)
 {
     const char *nul;
@@ -373,7 +383,7 @@ static int strip(const char **text, size_t *bytes, struct err *e)
     while (*bytes > 0 && (*text)[*bytes - 1] == '\0')
         (*bytes)--;
     nul = memchr(*text, '\0', *bytes);
-    if (nul != NULL && *bytes - (size_t)(nul - *text) > 1 + LEFT_BYTES_MAX)
+    if (nul != NULL && !is_remnant(*text, nul, *text + *bytes))
         return err_set(e, ERR_FORMAT, "this is no descriptor: it holds a NUL");
     if (nul != NULL)
         *bytes = (size_t)(nul - *text);

@@ -76,6 +76,8 @@ static void padding_by_nuls_is_allowed_but_none_inside(void **state)
 {
     static const char padded[] = BASE "\0\0\0\0\0";
     static const char inside[] = "# Disk DescriptorFile\nversion=1\0CID=1\n";
+    static const char shorter[] = BASE "\0\0\"\n\0\0\0";
+    static const char longer[] = BASE "\0x\n\0\0\0";
     struct descriptor *d;
     struct err e;
 
@@ -83,6 +85,11 @@ static void padding_by_nuls_is_allowed_but_none_inside(void **state)
     assert_int_equal(descriptor_read(&d, padded, sizeof padded, &e), 0);
     descriptor_free(d);
     assert_int_equal(descriptor_read(&d, inside, sizeof inside - 1, &e), -1);
+    assert_int_equal(e.code, ERR_FORMAT);
+    /* What qemu leaves behind a text that became shorter. */
+    assert_int_equal(descriptor_read(&d, shorter, sizeof shorter, &e), 0);
+    descriptor_free(d);
+    assert_int_equal(descriptor_read(&d, longer, sizeof longer, &e), -1);
     assert_int_equal(e.code, ERR_FORMAT);
 }
 
