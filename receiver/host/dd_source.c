@@ -335,6 +335,11 @@ static void dd_close(struct source *s)
     free(d);
 }
 
+void dd_source_pause(struct source *s)
+{
+    stop_dd(of(s));
+}
+
 static const struct source_ops dd_ops = { .extent_at = extent_at,
                                           .read = dd_read,
                                           .close = dd_close };

@@ -27,7 +27,8 @@ static int open_disk(void *context, const struct msg_disk_open *m, struct source
 
     memcpy(path, m->tail, m->tail_bytes);
     path[m->tail_bytes] = 0;
-    return l->config->disk_open(l->config->context, path, m->capacity_bytes, out, holes, e);
+    return l->config->disk_open(l->config->context, m->format, path, m->capacity_bytes, out, holes,
+                                e);
 }
 
 /* The handshake as initiator; the other end of the pair answers at once. */
