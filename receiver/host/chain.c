@@ -184,8 +184,9 @@ static int plan_disk(const struct planner *p, const struct vm_disk *disk,
     if (!disk->independent)
         return plan_covered(p, disk, before, out, e);
     if (p->power == VM_ON)
-        return chain_skip(out, "is independent, so snapshots leave it out and the running VM holds it; "
-                         "exclude it, or run while the VM is off");
+        return chain_skip(out,
+                          "is independent, so snapshots leave it out and the running VM holds it; "
+                          "exclude it, or run while the VM is off");
     return plan_direct(
         p, disk, "is independent and read as it is; the VM cannot be powered on meanwhile", out, e);
 }

@@ -42,13 +42,13 @@ enum chain_outcome {
     CHAIN_READ,        /* frozen below our snapshot (or would be: see chain_plan) */
     CHAIN_READ_DIRECT, /* read as it is; the VM is off or suspended */
     CHAIN_SKIPPED,     /* cannot be read, the rest of the VM can: the outcome is `partial` */
-    CHAIN_REFUSED      /* a form that is not read yet: reason has ERR_UNSUPPORTED */
+    CHAIN_REFUSED      /* a form that is not read: reason has ERR_UNSUPPORTED */
 };
 
 struct chain_disk {
     char slot[16];
     enum chain_outcome outcome;
-    struct err reason;       /* of CHAIN_SKIPPED and CHAIN_REFUSED; warning text of CHAIN_READ_DIRECT */
+    struct err reason; /* of CHAIN_SKIPPED and CHAIN_REFUSED; warning text of CHAIN_READ_DIRECT */
     uint64_t capacity_bytes; /* of every disk */
     char uuid[64];           /* ddb.uuid as written; the backing's where ddb has none; "" */
     /* CHAIN_READ and CHAIN_READ_DIRECT */

@@ -143,9 +143,10 @@ static int check_place(const struct chain_wish *w, const struct chain_disk *out,
         if (strcmp(out->links[i].descriptor_path, absolute) == 0)
             return err_set(e, ERR_SOURCE, "the link %s stands on itself", absolute);
     if (d->cid != wanted_cid)
-        return err_set(
-            e, ERR_SOURCE, "the link %s expects content id %08x below it, but %s has %08x",
-            out->links[depth - 1].descriptor_path, (unsigned)wanted_cid, absolute, (unsigned)d->cid);
+        return err_set(e, ERR_SOURCE,
+                       "the link %s expects content id %08x below it, but %s has %08x",
+                       out->links[depth - 1].descriptor_path, (unsigned)wanted_cid, absolute,
+                       (unsigned)d->cid);
     if (depth <= w->below_count &&
         (datastore_absolute(w->stores, w->below[depth - 1], said, e) != 0 ||
          strcmp(said, absolute) != 0))

@@ -8,6 +8,7 @@
 
 #include "protocol/base/err.h"
 #include "protocol/block/source.h"
+#include "protocol/vmdk/descriptor.h"
 #include "protocol/vmdk/files.h"
 #include "receiver/host/datastores.h"
 #include "receiver/host/dd_source.h"
@@ -92,6 +93,85 @@ static int resolve(const struct dd_files *f, const char *from, const char *name,
     return datastore_resolve(f->stores, from, name, out, e);
 }
 
+/* A descriptor, which is short: all of it, as it was when it was opened. */
+struct text {
+    struct source base;
+    char bytes[];
+};
+
+static int text_extent_at(struct source *s, uint64_t offset_bytes, struct extent *out,
+                          struct err *e)
+{
+    (void)e;
+    *out = (struct extent){ .offset_bytes = offset_bytes,
+                            .length_bytes = s->capacity_bytes - offset_bytes };
+    return 0;
+}
+
+static int text_read(struct source *s, uint64_t offset_bytes, void *out, size_t count,
+                     struct err *e)
+{
+    if (offset_bytes > s->capacity_bytes || count > s->capacity_bytes - offset_bytes)
+        return err_set(e, ERR_SOURCE, "a read past the end");
+    memcpy(out, ((struct text *)s)->bytes + offset_bytes, count);
+    return 0;
+}
+
+static void text_close(struct source *s)
+{
+    free(s);
+}
+
+static const struct source_ops text_ops = { .extent_at = text_extent_at,
+                                            .read = text_read,
+                                            .close = text_close };
+
+static int open_text(struct dd_files *f, const struct vmdk_file *file, struct source **out,
+                     struct err *e)
+{
+    struct host_answer a;
+    struct text *t;
+
+    if (host_read_file(f->host, file->place, DESCRIPTOR_BYTES_MAX, &a, e) != 0)
+        return -1;
+    t = a.out_bytes == file->size_bytes ? malloc(sizeof *t + a.out_bytes) : NULL;
+    if (t != NULL) {
+        memcpy(t->bytes, a.out, a.out_bytes);
+        t->base = (struct source){ .ops = &text_ops,
+                                   .capacity_bytes = a.out_bytes,
+                                   .allocated_bytes = a.out_bytes,
+                                   .flags = SOURCE_SEQUENTIAL };
+        *out = &t->base;
+    } else if (a.out_bytes == file->size_bytes) {
+        err_sys(e, "opening %s", file->place);
+    } else {
+        err_set(e, ERR_SOURCE, "%s changed while it was read", file->place);
+    }
+    host_answer_free(&a);
+    return t != NULL ? 0 : -1;
+}
+
+static int open_data(struct dd_files *f, const struct vmdk_file *made, struct source **out,
+                     struct err *e)
+{
+    struct dd_file *file = calloc(1, sizeof *file);
+
+    if (file == NULL)
+        return err_sys(e, "opening %s", made->place);
+    if (dd_source_open_sized(&file->dd, f->host, made->place, made->size_bytes, NULL, f->stall_ms,
+                             e) != 0) {
+        free(file);
+        return -1;
+    }
+    file->base = (struct source){ .ops = &file_ops,
+                                  .capacity_bytes = made->size_bytes,
+                                  .allocated_bytes = made->size_bytes,
+                                  .flags = file->dd->flags };
+    file->files = f;
+    *out = &file->base;
+    return 0;
+}
+
 /* Size and identity, by stat on the host: links are not followed, and only regular files taken. */
 static int look_at(struct dd_files *f, const char *path, struct vmdk_file *out, struct err *e)
 {
@@ -130,31 +210,20 @@ static int dd_open(struct vmdk_files *files, const char *from, const char *name,
     struct dd_files *f = (struct dd_files *)files;
     char path[DATASTORE_PATH_MAX];
     struct vmdk_file made = { 0 };
-    struct dd_file *file = NULL;
+    int rc;
 
     if (resolve(f, from, name, role, path, e) != 0 || look_at(f, path, &made, e) != 0)
         return -1;
-    file = calloc(1, sizeof *file);
     made.place = strdup(path);
-    if (file == NULL || made.place == NULL) {
-        err_sys(e, "opening %s", path);
-        goto fail;
-    }
-    if (dd_source_open(&file->dd, f->host, path, made.size_bytes, NULL, f->stall_ms, e) != 0)
-        goto fail;
-    file->base = (struct source){ .ops = &file_ops,
-                                  .capacity_bytes = made.size_bytes,
-                                  .allocated_bytes = made.size_bytes,
-                                  .flags = file->dd->flags };
-    file->files = f;
-    made.source = &file->base;
-    *out = made;
-    return 0;
-
-fail:
-    free(file);
-    free(made.place);
-    return -1;
+    if (made.place == NULL)
+        return err_sys(e, "opening %s", path);
+    rc = role == VMDK_EXTENT ? open_data(f, &made, &made.source, e)
+                             : open_text(f, &made, &made.source, e);
+    if (rc == 0)
+        *out = made;
+    else
+        free(made.place);
+    return rc;
 }
 
 static int dd_unchanged(struct vmdk_files *files, const struct vmdk_file *file, struct err *e)
@@ -181,9 +250,8 @@ int dd_files_new(struct vmdk_files **out, struct host *h, const struct datastore
 
     if (f == NULL)
         return err_sys(e, "reading a chain by dd");
-    f->base = (struct vmdk_files){ .open = dd_open,
-                                   .unchanged = dd_unchanged,
-                                   .close = dd_files_close };
+    f->base =
+        (struct vmdk_files){ .open = dd_open, .unchanged = dd_unchanged, .close = dd_files_close };
     f->host = h;
     f->stores = stores;
     f->stall_ms = stall_ms;

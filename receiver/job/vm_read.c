@@ -262,7 +262,8 @@ static int tell_volumes(struct vm_read *r, struct err *e)
 
         for (size_t d = 0; d < r->disk_count && !used; d++)
             for (size_t l = 0; r->disks[d].transfer.format == DISK_CHAIN &&
-                               l < r->plan.items[d].link_count && !used; l++)
+                               l < r->plan.items[d].link_count && !used;
+                 l++)
                 used = datastore_of(r->stores, r->plan.items[d].links[l].descriptor_path) == s;
         if (!used)
             continue;

@@ -313,6 +313,9 @@ int agent_session_start(struct agent_session **out, const struct agent_session_c
 
     if (a == NULL)
         return err_sys(e, "getting memory for a session");
+    /* Opening a chain by dd takes long, in the thread that would send signs of life. */
+    if (config->command == NULL)
+        sc.silence_ms = config->stall_ms;
     a->config = *config;
     a->process.fd = -1;
     a->next_request = a->next_stream = 1;
@@ -502,7 +505,8 @@ int agent_session_disk_open(struct agent_session *a, uint32_t disk, enum disk_fo
         return -1;
     m.request = r->number;
     *opened = (struct msg_disk_opened){ 0 };
-    if (request_end(a, r, link_send_disk_open(l, 0, &m, e), REQUEST_MS, opened, e) != 0)
+    if (request_end(a, r, link_send_disk_open(l, 0, &m, e), REQUEST_MS + a->config.stall_ms, opened,
+                    e) != 0)
         return -1;
     if (opened->capacity_bytes != capacity_bytes || opened->allocated_bytes > capacity_bytes)
         return err_set(e, ERR_PEER, "the agent opened a disk of %" PRIu64 " bytes",

@@ -60,7 +60,10 @@ static void *local_main(void *context)
     struct serve_config serving = { .disk_open = open_disk,
                                     .context = l,
                                     .memory_bytes = l->config->memory_bytes };
-    struct hub_config sc = { .handler = &handler, .workers = 1, .version = VMFERRY_VERSION };
+    struct hub_config sc = { .handler = &handler,
+                             .workers = 1,
+                             .version = VMFERRY_VERSION,
+                             .silence_ms = l->config->stall_ms };
     struct hub *s = NULL;
     struct serve *v = NULL;
     struct err e;
