@@ -459,13 +459,13 @@ def cowd(name, sectors, entries, grain=1, size=1 << 17, **fields):
 
 
 def sesparse(name, sectors, entries, size=8 << 20, **fields):
+    regions = fields.get("regions", (2048, 6144, 2048, 8192, 2048, 10240, 2048, 12288, 1 << 20))
     header = struct.pack("<26Q", 0xCAFEBABE, fields.get("version", 0x200000001), sectors, 8, 64, 0,
-                         fields.get("reserved", 0x200), 0, 0, 0, 1, 1, 2, 2, 2048, 2048, 4096, *fields.get("regions", (
-                             2048, 6144, 2048, 8192, 2048, 10240, 2048, 12288, 1 << 20)))
+                         fields.get("reserved", 0x200), 0, 0, 0, 1, 1, 2, 2, 2048, 2048, 4096, *regions)
     return vmdk_file(name, size, [(0, header), (512, struct.pack("<4Q", 0xCAFECAFE, 1, 7, fields.get("replay", 0))),
                                   (4096 * 512, struct.pack("<2Q", fields.get("table", 1 << 60), 0)),
-                                  (6144 * 512, struct.pack(f"<{len(entries)}Q", *entries)),
-                                  (12288 * 512 + 4096, b"grain one " * 400)])
+                                  (regions[1] * 512, struct.pack(f"<{len(entries)}Q", *entries)),
+                                  (min(regions[7] * 512 + 4096, 0xFFFFFFFF), b"grain one " * 400)])
 
 
 def kdmv(sectors, flags, gd, over, rgd=0, algorithm=0, version=1, descriptor=0):
@@ -543,7 +543,7 @@ def vmdks():
     put("vmdk_chain", "split-between", vmdk_files(split, hosted("k-s001.vmdk", 9000, (129,)), flat))
     wide = vmdk_link("w.vmdk", "seSparse", 'RW 137438953472 SESPARSE "d"', "b", 1, 2)
     vast = (1 << 16, 4096 + (1 << 16), 1 << 28, 1 << 29, 8, (1 << 29) + 8, 8, 1 << 30, 1 << 37)
-    put("vmdk_chain", "vast", vmdk_files(wide, sesparse("d", 1 << 37, states, 64 << 20, regions=vast),
+    put("vmdk_chain", "vast", vmdk_files(wide, sesparse("d", 1 << 37, states[:3], 64 << 20, regions=vast),
                                          vmdk_link("b", "custom", "RW 137438953472 ZERO", cid=2)))
     short = (0, b"a" * 65536), (128, bytes(range(256)) * 256), (384, b"tail" * 16384)
     put("vmdk_stream", "plain", stream(500, short))
