@@ -1,6 +1,7 @@
 /* Chains of every kind of link, read and compared with what their layers say. */
 #include "tests/unit/cmocka_all.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,9 +82,12 @@ static void free_disk(struct disk *d)
     folder_remove(&d->folder);
 }
 
-static struct vmdk_chain *open_disk(struct disk *d, unsigned flags)
+/* cache_bytes 0: the usual size. */
+static struct vmdk_chain *open_disk(struct disk *d, unsigned flags, size_t cache_bytes)
 {
-    struct vmdk_config config = { .files = d->folder.files, .flags = flags };
+    struct vmdk_config config = { .files = d->folder.files,
+                                  .flags = flags,
+                                  .cache_bytes = cache_bytes };
     struct vmdk_chain *c;
     struct err e;
 
@@ -201,7 +205,7 @@ static void compare_changed(struct vmdk_chain *c, const struct disk *d, size_t i
 
 static void compare_all(struct disk *d, unsigned flags, uint64_t seed)
 {
-    struct vmdk_chain *c = open_disk(d, flags);
+    struct vmdk_chain *c = open_disk(d, flags, 0);
     struct err e;
 
     assert_int_equal(vmdk_chain_link_count(c), d->links);
@@ -275,26 +279,80 @@ static void kinds_above_each_other(void **state)
 /* The smallest cache gives the same bytes. */
 static void a_cache_that_is_too_small(void **state)
 {
-    struct disk d;
+    struct vmdk_config config = { .cache_bytes = VMDK_CACHE_BYTES_MIN - 1 };
     struct vmdk_chain *c;
+    struct disk d;
     struct err e;
 
     (void)state;
     make_base(&d, 70001);
     add_link(&d, 's', 3);
     add_link(&d, 'c', 4);
-    {
-        struct vmdk_config config = { .files = d.folder.files,
-                                      .cache_bytes = VMDK_CACHE_BYTES_MIN };
+    c = open_disk(&d, 0, VMDK_CACHE_BYTES_MIN);
+    compare_reads(vmdk_chain_source(c), d.bytes, 5);
+    vmdk_chain_close(c);
+    config.files = d.folder.files;
+    assert_int_equal(vmdk_chain_open(&c, &config, folder_path(&d.folder, d.tip), &e), -1);
+    assert_int_equal(e.code, ERR_LIMIT);
+    free_disk(&d);
+}
 
-        if (vmdk_chain_open(&c, &config, folder_path(&d.folder, d.tip), &e) != 0)
-            fail_msg("%s", e.text);
-        compare_reads(vmdk_chain_source(c), d.bytes, 5);
-        vmdk_chain_close(c);
-        config.cache_bytes = VMDK_CACHE_BYTES_MIN - 1;
-        assert_int_equal(vmdk_chain_open(&c, &config, folder_path(&d.folder, d.tip), &e), -1);
-        assert_int_equal(e.code, ERR_LIMIT);
+/* ---- threads ---- */
+
+struct reader {
+    struct vmdk_chain *chain;
+    const struct disk *disk;
+    uint64_t seed;
+    bool right;
+};
+
+static void *read_at_random(void *context)
+{
+    struct reader *r = context;
+    struct source *s = vmdk_chain_source(r->chain);
+    uint8_t *buffer = malloc(200000);
+    struct err e;
+
+    r->right = buffer != NULL;
+    for (unsigned i = 0; i < 300 && r->right; i++) {
+        uint64_t at = next_random(&r->seed) % s->capacity_bytes;
+        uint64_t count = 1 + next_random(&r->seed) % 200000;
+        struct extent x;
+
+        if (count > s->capacity_bytes - at)
+            count = s->capacity_bytes - at;
+        r->right = source_read(s, at, buffer, (size_t)count, &e) == 0 &&
+                   memcmp(buffer, r->disk->bytes + at, (size_t)count) == 0 &&
+                   source_extent_at(s, at, &x, &e) == 0 &&
+                   vmdk_chain_link_extent_at(r->chain, 0, at, &x, &e) == 0;
     }
+    free(buffer);
+    return NULL;
+}
+
+static void several_threads_read_one_chain(void **state)
+{
+    enum { READERS = 4 };
+    struct reader readers[READERS];
+    pthread_t threads[READERS];
+    struct vmdk_chain *c;
+    struct disk d;
+
+    (void)state;
+    make_base(&d, 70001);
+    add_link(&d, 's', 3);
+    add_link(&d, 'c', 4);
+    c = open_disk(&d, 0, VMDK_CACHE_BYTES_MIN);
+    assert_int_equal(vmdk_chain_source(c)->flags & SOURCE_SEQUENTIAL, 0);
+    for (size_t i = 0; i < READERS; i++) {
+        readers[i] = (struct reader){ c, &d, i + 17, false };
+        assert_int_equal(pthread_create(&threads[i], NULL, read_at_random, &readers[i]), 0);
+    }
+    for (size_t i = 0; i < READERS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_true(readers[i].right);
+    }
+    vmdk_chain_close(c);
     free_disk(&d);
 }
 
@@ -310,7 +368,7 @@ static void what_a_chain_says_of_itself(void **state)
     make_base(&d, 9000);
     add_link(&d, 's', 3);
     add_link(&d, 'c', 4);
-    c = open_disk(&d, 0);
+    c = open_disk(&d, 0, 0);
     assert_string_equal(vmdk_chain_link(c, 0)->format, "COWD");
     assert_string_equal(vmdk_chain_link(c, 1)->format, "seSparse");
     assert_string_equal(vmdk_chain_link(c, 2)->format, "flat");
@@ -331,9 +389,13 @@ static void what_a_chain_says_of_itself(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(flat_base_alone),           cmocka_unit_test(cowd_deltas),
-        cmocka_unit_test(sesparse_deltas),           cmocka_unit_test(kinds_above_each_other),
-        cmocka_unit_test(a_cache_that_is_too_small), cmocka_unit_test(what_a_chain_says_of_itself),
+        cmocka_unit_test(flat_base_alone),
+        cmocka_unit_test(cowd_deltas),
+        cmocka_unit_test(sesparse_deltas),
+        cmocka_unit_test(kinds_above_each_other),
+        cmocka_unit_test(a_cache_that_is_too_small),
+        cmocka_unit_test(what_a_chain_says_of_itself),
+        cmocka_unit_test(several_threads_read_one_chain),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
