@@ -214,7 +214,7 @@ class KnownDifferences(Folder):
         text = descriptor("twoGbMaxExtentFlat", ['RW 128 FLAT "f1" 0'], 128)
         shorter = text.replace("CID=12345678", "CID=1", 1)
         self.assertEqual(len(text) - len(shorter), 7)
-        for left in (text[-5:], text[-6:-4] + "\0" + text[-1:]):
+        for left in (text[-5:], text[-4:-2] + "\0" + text[-1:]):
             tip = self.write("image.vmdk", (shorter + "\0" + left).ljust(1024, "\0"))
             self.assert_same(self.ours(tip), b"1" * 64 * KB)
             self.assert_same(self.theirs(tip), b"1" * 64 * KB)
