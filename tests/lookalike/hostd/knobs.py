@@ -23,6 +23,8 @@ KNOBS = {
                           "removal does while somebody has the base open"),
     "deltas": ("auto", "auto (by datastore and size, as on ESXi) | vmfsSparse | seSparse: the form "
                        "of new deltas where neither VM nor datastore says"),
+    "journal": ("clean", "clean | leaf | SECONDS | stuck: the replay mark of a running VM's seSparse "
+                         "leaf: never set, or set until it is frozen, so long after that, for ever"),
     "zero-writes": ("mark", "mark | store: a guest's write of zeros alone becomes a zero entry of "
                             "the delta, or stored zeros"),
     # vim-cmd
