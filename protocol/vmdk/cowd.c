@@ -42,7 +42,7 @@ static const char *cowd_table_of(const struct grain_map *m, uint64_t entry, uint
     *file_bytes = entry * DESCRIPTOR_SECTOR_BYTES;
     if (entry == 0)
         return NULL;
-    if (*file_bytes < directory_end(m))
+    if (*file_bytes < m->metadata_end)
         return "points into the header or the directory";
     return grain_map_inside(m, *file_bytes, COWD_TABLE_BYTES) ? NULL
                                                               : "points past the end of the file";
@@ -59,7 +59,7 @@ static const char *cowd_grain_of(const struct grain_map *m, uint64_t entry, uint
         return NULL;
     }
     *out = (struct grain){ EXTENT_DATA, entry * DESCRIPTOR_SECTOR_BYTES };
-    if (out->file_bytes < directory_end(m))
+    if (out->file_bytes < m->metadata_end)
         return "points into the header or the directory";
     return grain_map_inside(m, out->file_bytes, used_bytes) ? NULL
                                                             : "points past the end of the file";
@@ -150,6 +150,7 @@ int cowd_open(struct extent_file **out, const struct extent_plan *p, struct err 
         err_set(e, ERR_CORRUPT, "the COWD directory goes past the end of the file");
         goto fail;
     }
+    m->metadata_end = directory_end(m);
     *out = &m->x;
     return 0;
 

@@ -389,11 +389,13 @@ static int strip(const char **text, size_t *bytes, struct err *e)
         *bytes = (size_t)(nul - *text);
     for (size_t i = 0; i < *bytes; i++)
         if (!is_blank((*text)[i]) && (*text)[i] != '\n' && (*text)[i] != '\r') {
-            if ((*text)[i] == '#')
+            /* Some tools leave out the first line, but then this key is the first thing. */
+            if ((*text)[i] == '#' || (*bytes - i > 7 && strncasecmp(*text + i, "version", 7) == 0))
                 return 0;
             break;
         }
-    return err_set(e, ERR_FORMAT, "this is no descriptor: it does not start with a comment");
+    return err_set(e, ERR_FORMAT,
+                   "this is no descriptor: it starts with neither a comment nor its version");
 }
 
 int descriptor_read(struct descriptor **out, const void *text, size_t bytes, struct err *e)

@@ -60,8 +60,8 @@ struct descriptor {
 
 /*
  * Read text, which may be padded at its end by NULs or blanks.  *out is owned by the caller.
- * 0, or -1: ERR_FORMAT (no descriptor at all: empty, or not starting with '#'), ERR_CORRUPT (a line
- * that breaks the grammar; its number is named), ERR_LIMIT, ERR_SYSTEM.
+ * 0, or -1: ERR_FORMAT (no descriptor: empty, or starting with neither '#' nor its version),
+ * ERR_CORRUPT (a line that breaks the grammar; its number is named), ERR_LIMIT, ERR_SYSTEM.
  */
 int descriptor_read(struct descriptor **out, const void *text, size_t bytes, struct err *e);
 void descriptor_free(struct descriptor *d); /* NULL is allowed */

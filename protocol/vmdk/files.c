@@ -174,12 +174,24 @@ static int resolve(struct local_files *l, const char *from, const char *name, en
 
 static int open_error(const char *place, struct err *e)
 {
-    err_sys(e, "%s", place);
-    if (e->os == EBUSY || e->os == ETXTBSY || e->os == EACCES)
-        e->code = ERR_SOURCE;
-    if (e->os == ELOOP || e->os == ENOTDIR || e->os == ENXIO)
-        e->code = ERR_REFUSED; /* a link or a socket: never followed, never waited for */
-    return -1;
+    switch (errno) { /* never followed, never waited for */
+    case ELOOP:
+        return err_set(e, ERR_REFUSED,
+                       "%s is reached through a symbolic link, which is not followed", place);
+    case ENOTDIR:
+        return err_set(e, ERR_REFUSED, "%s has a part that is no folder", place);
+    case ENXIO:
+        return err_set(e, ERR_REFUSED, "%s is no regular file", place);
+    case EBUSY:
+    case ETXTBSY:
+    case EACCES:
+        err_sys(e, "%s", place);
+        if (e != NULL)
+            e->code = ERR_SOURCE;
+        return -1;
+    default:
+        return err_sys(e, "%s", place);
+    }
 }
 
 /* From the volume down, one component at a time.  -1 with errno. */

@@ -28,7 +28,7 @@ struct vmdk_file {
     struct source *source; /* the raw bytes; its capacity is the file's size */
     uint64_t size_bytes;   /* the same, which stays known when the source is closed */
     char *place;
-    uint64_t device, inode; /* equal for one file by whatever name it was found */
+    uint64_t device, inode; /* equal for one file by whatever name; both 0: not known */
     int64_t modified_ns;    /* 0 if unknown */
     bool seeks_holes;       /* the source's extents know the holes of the file system */
 };

@@ -175,6 +175,11 @@ static int table_run(struct grain_map *m, uint64_t table, uint64_t table_at, uin
         decode_grain(m, grain, b.entries[0], &start, e) != 0)
         return -1;
     while (grains < count) {
+        /* The same entry again means the same, unless it is a place. */
+        if (b.entries[grains] == b.entries[0] && start.kind != EXTENT_DATA) {
+            grains++;
+            continue;
+        }
         if (decode_grain(m, grain + grains, b.entries[grains], &next, e) != 0)
             return -1;
         if (!continues(m, &start, grains, &next, places))

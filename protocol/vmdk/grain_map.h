@@ -34,6 +34,7 @@ struct grain_map {
     struct pages *pages;
     uint32_t file_id;
     uint64_t head_bytes;    /* at the start of the file, where nothing else may lie */
+    uint64_t metadata_end;  /* byte of the file before which no grain lies; 0: any may */
     uint64_t directory_at;  /* byte of the file */
     uint64_t redundant_at;  /* byte of the second directory, which must say the same; 0: none */
     uint64_t table_count;   /* entries of the directory that count */

@@ -209,6 +209,7 @@ static int find_text(struct source *file, uint64_t *at, uint64_t *bytes, bool *e
                      struct err *e)
 {
     static const uint8_t sesparse[8] = { 0xbe, 0xba, 0xfe, 0xca };
+    static const uint8_t tracking[4] = { 0xa2, 0x72, 0x19, 0xf6 }; /* documented, not seen */
     uint8_t raw[SNIFF_BYTES] = { 0 };
     size_t count = (size_t)min_u64(sizeof raw, file->capacity_bytes);
     struct sparse_header h;
@@ -220,6 +221,8 @@ static int find_text(struct source *file, uint64_t *at, uint64_t *bytes, bool *e
         return -1;
     if (memcmp(raw, "COWD", 4) == 0 || memcmp(raw, sesparse, sizeof sesparse) == 0)
         return err_set(e, ERR_FORMAT, "this is the data of a delta: name its descriptor instead");
+    if (memcmp(raw, tracking, sizeof tracking) == 0)
+        return err_set(e, ERR_FORMAT, "this is a change tracking file, whose format is not known");
     if (memcmp(raw, "KDMV", 4) != 0)
         return 0;
     *embedded = true;
@@ -280,7 +283,9 @@ bool file_is_same(const struct vmdk_file *a, const struct vmdk_file *b)
 {
     if (a->place == NULL || b->place == NULL)
         return false;
-    return (a->inode == b->inode && a->device == b->device) || strcmp(a->place, b->place) == 0;
+    if (strcmp(a->place, b->place) == 0)
+        return true;
+    return (a->device != 0 || a->inode != 0) && a->inode == b->inode && a->device == b->device;
 }
 
 /* Is a file already part of the links above, or of this one as something else? */

@@ -22,7 +22,6 @@ struct sparse {
     struct grain_map map;
     const struct vmdk_codec *codec;
     struct packed_slot *slot;
-    uint64_t first_bytes; /* where grains begin */
     uint64_t descriptor_at, descriptor_bytes;
     bool zero_grains;
 };
@@ -65,12 +64,12 @@ static const char *sparse_grain_of(const struct grain_map *m, uint64_t entry, ui
     *out = (struct grain){ EXTENT_DATA, entry * SECTOR };
     if (entry == ENTRY_ZERO)
         return "means zeros, which the header's flags do not allow";
-    if (out->file_bytes < s->first_bytes)
+    if (out->file_bytes < m->metadata_end)
         return "points into the metadata";
     if (m->packed)
         return grain_map_inside(m, out->file_bytes, SECTOR) ? NULL
                                                             : "points past the end of the file";
-    if ((out->file_bytes - s->first_bytes) % m->x.grain_bytes != 0)
+    if ((out->file_bytes - m->metadata_end) % m->x.grain_bytes != 0)
         return "points between two grains";
     return grain_map_inside(m, out->file_bytes, used_bytes) ? NULL
                                                             : "points past the end of the file";
@@ -201,7 +200,7 @@ static int fill(struct sparse *s, const struct sparse_header *h,
     m->head_bytes = SPARSE_HEADER_BYTES;
     s->codec = p->codec;
     s->slot = p->slot;
-    s->first_bytes = max_u64(h->overhead_sectors * SECTOR, SPARSE_HEADER_BYTES);
+    m->metadata_end = max_u64(h->overhead_sectors * SECTOR, SPARSE_HEADER_BYTES);
     s->zero_grains = (h->flags & SPARSE_ZERO_GRAINS) != 0;
     if (sparse_header_descriptor(h, p->file->capacity_bytes, &s->descriptor_at,
                                  &s->descriptor_bytes, e) != 0)

@@ -72,6 +72,20 @@ static void a_child_and_odd_spellings(void **state)
     descriptor_free(d);
 }
 
+static void the_first_line_may_be_missing(void **state)
+{
+    struct descriptor *d;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(read_text(&d,
+                               "\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"vmfs\"\n"
+                               "RW 8 VMFS \"a-flat.vmdk\"\n",
+                               &e),
+                     0);
+    descriptor_free(d);
+}
+
 static void padding_by_nuls_is_allowed_but_none_inside(void **state)
 {
     static const char padded[] = BASE "\0\0\0\0\0";
@@ -101,7 +115,8 @@ static void what_breaks_the_rules_is_refused(void **state)
     } cases[] = {
         { "", ERR_FORMAT },
         { "KDMV", ERR_FORMAT },
-        { "version=1\n", ERR_FORMAT },
+        { "CID=1\nversion=1\n", ERR_FORMAT },
+        { "version=1\n", ERR_CORRUPT },
         { "# Disk DescriptorFile\n", ERR_CORRUPT },
         { BASE "CID=1\n", ERR_CORRUPT },
         { BASE "ddb.uuid = \"x\"\n", ERR_CORRUPT },
@@ -163,6 +178,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_base_of_an_esxi_disk),
         cmocka_unit_test(a_child_and_odd_spellings),
+        cmocka_unit_test(the_first_line_may_be_missing),
         cmocka_unit_test(padding_by_nuls_is_allowed_but_none_inside),
         cmocka_unit_test(what_breaks_the_rules_is_refused),
         cmocka_unit_test(sizes_are_limited),

@@ -1,6 +1,7 @@
 /* Chains of every kind of link, read and compared with what their layers say. */
 #include "tests/unit/cmocka_all.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -298,6 +299,72 @@ static void a_cache_that_is_too_small(void **state)
     free_disk(&d);
 }
 
+/* ---- threads ---- */
+
+struct reader {
+    struct vmdk_chain *chain;
+    const struct disk *disk;
+    uint64_t seed;
+    bool right;
+};
+
+static void *read_at_random(void *context)
+{
+    struct reader *r = context;
+    struct source *s = vmdk_chain_source(r->chain);
+    uint8_t *buffer = malloc(200000);
+    struct err e;
+
+    r->right = buffer != NULL;
+    for (unsigned i = 0; i < 300 && r->right; i++) {
+        uint64_t at = next_random(&r->seed) % s->capacity_bytes;
+        uint64_t count = 1 + next_random(&r->seed) % 200000;
+        struct extent x;
+
+        if (count > s->capacity_bytes - at)
+            count = s->capacity_bytes - at;
+        r->right = source_read(s, at, buffer, (size_t)count, &e) == 0 &&
+                   memcmp(buffer, r->disk->bytes + at, (size_t)count) == 0 &&
+                   source_extent_at(s, at, &x, &e) == 0 &&
+                   vmdk_chain_link_extent_at(r->chain, 0, at, &x, &e) == 0;
+    }
+    free(buffer);
+    return NULL;
+}
+
+static void several_threads_read_one_chain(void **state)
+{
+    enum { READERS = 4 };
+    struct reader readers[READERS];
+    pthread_t threads[READERS];
+    struct vmdk_chain *c;
+    struct disk d;
+    struct err e;
+
+    (void)state;
+    make_base(&d, 70001);
+    add_link(&d, 's', 3);
+    add_link(&d, 'c', 4);
+    {
+        struct vmdk_config config = { .files = d.folder.files,
+                                      .cache_bytes = VMDK_CACHE_BYTES_MIN };
+
+        if (vmdk_chain_open(&c, &config, folder_path(&d.folder, d.tip), &e) != 0)
+            fail_msg("%s", e.text);
+    }
+    assert_int_equal(vmdk_chain_source(c)->flags & SOURCE_SEQUENTIAL, 0);
+    for (size_t i = 0; i < READERS; i++) {
+        readers[i] = (struct reader){ c, &d, i + 17, false };
+        assert_int_equal(pthread_create(&threads[i], NULL, read_at_random, &readers[i]), 0);
+    }
+    for (size_t i = 0; i < READERS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_true(readers[i].right);
+    }
+    vmdk_chain_close(c);
+    free_disk(&d);
+}
+
 /* What info shows. */
 static void what_a_chain_says_of_itself(void **state)
 {
@@ -331,9 +398,13 @@ static void what_a_chain_says_of_itself(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(flat_base_alone),           cmocka_unit_test(cowd_deltas),
-        cmocka_unit_test(sesparse_deltas),           cmocka_unit_test(kinds_above_each_other),
-        cmocka_unit_test(a_cache_that_is_too_small), cmocka_unit_test(what_a_chain_says_of_itself),
+        cmocka_unit_test(flat_base_alone),
+        cmocka_unit_test(cowd_deltas),
+        cmocka_unit_test(sesparse_deltas),
+        cmocka_unit_test(kinds_above_each_other),
+        cmocka_unit_test(a_cache_that_is_too_small),
+        cmocka_unit_test(what_a_chain_says_of_itself),
+        cmocka_unit_test(several_threads_read_one_chain),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
