@@ -123,6 +123,8 @@ class Names(Hostile):
                 self.refused(self.child(name), REFUSED, [name])
                 rc, _, err = convert(self.home + "/" + name, self.path("out.raw"), seconds=SECONDS)
                 self.assertEqual(rc, REFUSED, err)
+        os.symlink("disk.vmdk", self.home + "/link.vmdk")
+        self.refused(self.home + "/link.vmdk", REFUSED, ["link.vmdk", "symbolic link"])
 
     def test_parents_that_lead_away(self):
         with open(self.outside + "/parent.vmdk", "w", encoding="ascii") as f:
