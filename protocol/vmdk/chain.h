@@ -138,7 +138,7 @@ int vmdk_chain_changed_at(struct vmdk_chain *c, size_t index, uint32_t block_byt
 
 /*
  * Read all tables of all links: every entry inside its file, no two tables or grains on the same
- * sectors.  Fills allocated_bytes and zero_bytes.  Needs 16 MiB while it runs, whatever the size;
+ * sectors.  Fills allocated_bytes and zero_bytes.  Needs up to 16 MiB while it runs;
  * files whose used part is longer than 64 GiB are gone through once for each such part.
  */
 int vmdk_chain_verify(struct vmdk_chain *c, struct err *e);

@@ -14,7 +14,7 @@
 #define WINDOW_MAX (UINT64_C(1) << 30)
 /* An extent is cut after this: the tables of more are read when the walk comes there. */
 #define EXTENT_DATA_MAX (UINT64_C(1) << 30)
-#define EXTENT_EMPTY_MAX (UINT64_C(1) << 40)
+#define EXTENT_EMPTY_MAX (UINT64_C(1) << 37)
 
 /* Where a run of the chain lies. */
 struct place {

@@ -54,10 +54,17 @@ static int mark(struct visitor *v, uint64_t file_bytes, uint64_t length_bytes, s
     return 0;
 }
 
-static int verify_slot(struct slot *s, struct marks *m, struct vmdk_link *info, struct err *e)
+/* Bytes of the bitmap that a file needs: all of it only when the file is long. */
+static size_t bitmap_bytes(const struct slot *s)
 {
     uint64_t sectors = s->x->grain_bytes == 0 ? 0 : s->x->file->capacity_bytes / SECTOR + 1;
-    size_t bytes = (size_t)min_u64(BITMAP_BYTES, sectors / 8 + 1);
+
+    return (size_t)min_u64(BITMAP_BYTES, sectors / 8 + 1);
+}
+
+static int verify_slot(struct slot *s, struct marks *m, struct vmdk_link *info, struct err *e)
+{
+    size_t bytes = bitmap_bytes(s);
     bool first = true;
 
     m->from = 0;
@@ -79,9 +86,14 @@ static int verify_slot(struct slot *s, struct marks *m, struct vmdk_link *info, 
 
 int vmdk_chain_verify(struct vmdk_chain *c, struct err *e)
 {
-    struct marks m = { .visitor = { .range = mark }, .bits = malloc(BITMAP_BYTES) };
+    struct marks m = { .visitor = { .range = mark } };
+    size_t most = 1;
     int rc = -1;
 
+    for (size_t i = 0; i < c->link_count; i++)
+        for (size_t k = 0; k < c->links[i].slot_count; k++)
+            most = (size_t)max_u64(most, bitmap_bytes(&c->links[i].slots[k]));
+    m.bits = malloc(most);
     if (m.bits == NULL)
         return err_sys(e, "getting memory to check tables");
     for (size_t i = 0; i < c->link_count; i++) {

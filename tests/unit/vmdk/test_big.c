@@ -102,7 +102,7 @@ static void look(const struct folder *f, struct vmdk_files *files, const char *n
             found += block_at(i) >= at && block_at(i) < at + x.length_bytes;
     }
     assert_int_equal(found, BLOCKS);
-    assert_true(extents < 200);
+    assert_true(extents < 1000);
     for (unsigned i = 0; i < BLOCKS; i++) {
         if (source_read(vmdk_chain_source(c), block_at(i), &byte, 1, &e) != 0)
             fail_msg("%s", e.text);

@@ -82,9 +82,12 @@ static void free_disk(struct disk *d)
     folder_remove(&d->folder);
 }
 
-static struct vmdk_chain *open_disk(struct disk *d, unsigned flags)
+/* cache_bytes 0: the usual size. */
+static struct vmdk_chain *open_disk(struct disk *d, unsigned flags, size_t cache_bytes)
 {
-    struct vmdk_config config = { .files = d->folder.files, .flags = flags };
+    struct vmdk_config config = { .files = d->folder.files,
+                                  .flags = flags,
+                                  .cache_bytes = cache_bytes };
     struct vmdk_chain *c;
     struct err e;
 
@@ -202,7 +205,7 @@ static void compare_changed(struct vmdk_chain *c, const struct disk *d, size_t i
 
 static void compare_all(struct disk *d, unsigned flags, uint64_t seed)
 {
-    struct vmdk_chain *c = open_disk(d, flags);
+    struct vmdk_chain *c = open_disk(d, flags, 0);
     struct err e;
 
     assert_int_equal(vmdk_chain_link_count(c), d->links);
@@ -276,26 +279,21 @@ static void kinds_above_each_other(void **state)
 /* The smallest cache gives the same bytes. */
 static void a_cache_that_is_too_small(void **state)
 {
-    struct disk d;
+    struct vmdk_config config = { .cache_bytes = VMDK_CACHE_BYTES_MIN - 1 };
     struct vmdk_chain *c;
+    struct disk d;
     struct err e;
 
     (void)state;
     make_base(&d, 70001);
     add_link(&d, 's', 3);
     add_link(&d, 'c', 4);
-    {
-        struct vmdk_config config = { .files = d.folder.files,
-                                      .cache_bytes = VMDK_CACHE_BYTES_MIN };
-
-        if (vmdk_chain_open(&c, &config, folder_path(&d.folder, d.tip), &e) != 0)
-            fail_msg("%s", e.text);
-        compare_reads(vmdk_chain_source(c), d.bytes, 5);
-        vmdk_chain_close(c);
-        config.cache_bytes = VMDK_CACHE_BYTES_MIN - 1;
-        assert_int_equal(vmdk_chain_open(&c, &config, folder_path(&d.folder, d.tip), &e), -1);
-        assert_int_equal(e.code, ERR_LIMIT);
-    }
+    c = open_disk(&d, 0, VMDK_CACHE_BYTES_MIN);
+    compare_reads(vmdk_chain_source(c), d.bytes, 5);
+    vmdk_chain_close(c);
+    config.files = d.folder.files;
+    assert_int_equal(vmdk_chain_open(&c, &config, folder_path(&d.folder, d.tip), &e), -1);
+    assert_int_equal(e.code, ERR_LIMIT);
     free_disk(&d);
 }
 
@@ -339,19 +337,12 @@ static void several_threads_read_one_chain(void **state)
     pthread_t threads[READERS];
     struct vmdk_chain *c;
     struct disk d;
-    struct err e;
 
     (void)state;
     make_base(&d, 70001);
     add_link(&d, 's', 3);
     add_link(&d, 'c', 4);
-    {
-        struct vmdk_config config = { .files = d.folder.files,
-                                      .cache_bytes = VMDK_CACHE_BYTES_MIN };
-
-        if (vmdk_chain_open(&c, &config, folder_path(&d.folder, d.tip), &e) != 0)
-            fail_msg("%s", e.text);
-    }
+    c = open_disk(&d, 0, VMDK_CACHE_BYTES_MIN);
     assert_int_equal(vmdk_chain_source(c)->flags & SOURCE_SEQUENTIAL, 0);
     for (size_t i = 0; i < READERS; i++) {
         readers[i] = (struct reader){ c, &d, i + 17, false };
@@ -377,7 +368,7 @@ static void what_a_chain_says_of_itself(void **state)
     make_base(&d, 9000);
     add_link(&d, 's', 3);
     add_link(&d, 'c', 4);
-    c = open_disk(&d, 0);
+    c = open_disk(&d, 0, 0);
     assert_string_equal(vmdk_chain_link(c, 0)->format, "COWD");
     assert_string_equal(vmdk_chain_link(c, 1)->format, "seSparse");
     assert_string_equal(vmdk_chain_link(c, 2)->format, "flat");
