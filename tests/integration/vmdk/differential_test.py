@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""vmferry reads the same bytes as qemu-img, and as the image's own model, out of images of all forms.
+"""Out of images of all forms vmferry reads what qemu-img reads, and what the image's model holds.
 
     differential_test.py [--images N] [--first SEED] [--keep FOLDER]
 

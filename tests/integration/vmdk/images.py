@@ -328,7 +328,8 @@ def esxi_chain(r, folder, largest=48 * MB):
     size = choose_size(r, largest)
     model = make_model(r, folder + "/model", size)
     base = Descriptor(folder + "/disk.vmdk")
-    base.sectors, base.extent, base.cid = size // SECTOR, "disk-flat.vmdk", "%08x" % r.getrandbits(31)
+    base.sectors, base.extent = size // SECTOR, "disk-flat.vmdk"
+    base.cid = "%08x" % r.getrandbits(31)
     subprocess.run(["cp", "--sparse=always", model, base.extent_path], check=True)
     base.save()
     link, what = base, "flat"

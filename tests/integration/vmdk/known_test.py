@@ -116,7 +116,8 @@ class KnownDifferences(Folder):
     # 6
     def test_a_flat_file_that_is_too_short(self):
         self.write("f1", b"1" * 64 * KB)
-        for kind, line in (("twoGbMaxExtentFlat", 'RW 129 FLAT "f1" 0'), ("vmfs", 'RW 129 VMFS "f1"')):
+        for kind, line in (("twoGbMaxExtentFlat", 'RW 129 FLAT "f1" 0'),
+                           ("vmfs", 'RW 129 VMFS "f1"')):
             tip = self.write("image.vmdk", descriptor(kind, [line], 129))
             self.ours(tip, INTEGRITY, ["f1"])
             self.assertIsInstance(self.theirs(tip), bytes)
