@@ -4,6 +4,7 @@ hold is compared with the record that knows nothing of them."""
 
 import json
 import os
+import struct
 import subprocess
 import time
 
@@ -184,6 +185,32 @@ class Chains(Base):
             self.host.ask("snapshot-remove", vm=vmid, id=2)
             self.check_all(vmid, names[:1] + names[2:])
             self.host.ask("guest-stop", vm=vmid)
+
+    def replay(self, path):
+        dictfile.ROOT = self.host.root
+        with Chain(self.host.root + path) as chain:
+            return struct.unpack("<Q", os.pread(chain.links[0].fd, 8, 512 + 24))[0]
+
+    def test_the_journal_of_a_leaf(self):
+        self.turn("journal", "leaf")
+        name, vmid, folder = self.vm(disks=[{"size": "1m"}], deltas="seSparse")
+        leaf = "%s/%s-%%06d.vmdk" % (folder, name)
+        self.snapshot(vmid, "a")
+        self.assertEqual(self.replay(leaf % 1), 1)
+        self.snapshot(vmid, "b")
+        self.assertEqual((self.replay(leaf % 1), self.replay(leaf % 2)), (0, 1))
+        self.host.knob("journal", "0.5")
+        self.snapshot(vmid, "c")
+        self.assertEqual(self.replay(leaf % 2), 1)
+        self.assertTrue(wait_for(lambda: self.replay(leaf % 2) == 0))
+        self.host.knob("journal", "stuck")
+        self.snapshot(vmid, "d")
+        self.assertEqual((self.replay(leaf % 3), self.replay(leaf % 4)), (1, 1))
+        self.host.power(vmid, "off")
+        self.assertEqual(self.replay(leaf % 4), 0)
+        self.host.power(vmid, "on")
+        self.assertEqual(self.replay(leaf % 4), 1)
+        self.host.knob("journal", "clean")
 
     def test_change_tracking_files(self):
         name, vmid, folder = self.vm(disks=[{"size": "1m", "ctk": True}])

@@ -18,6 +18,8 @@ from hostd.dictfile import Descriptor
 from hostd.disk import Chain
 from hostd.sesparse import SeSparse
 
+UUID = "60 00 C2 9a 00 00 00 01-00 00 00 00 00 00 00 02"
+
 
 class Commands(Folder):
     def setUp(self):
@@ -29,7 +31,7 @@ class Commands(Folder):
         folder = folder or self.folder
         base = Descriptor(folder + "/disk.vmdk")
         base.sectors, base.extent = size // SECTOR, "disk-flat.vmdk"
-        base.ddb = {"adapterType": "lsilogic", "uuid": "60 00 C2 9a 00 00 00 01-00 00 00 00 00 00 00 02"}
+        base.ddb = {"adapterType": "lsilogic", "uuid": UUID}
         data = bytearray(self.r.randbytes(MB) + bytes(size - MB))
         with open(base.extent_path, "wb") as f:
             f.write(data[:MB])
@@ -66,7 +68,7 @@ class Commands(Folder):
         (found,) = json.loads(out)
         self.assertEqual((found["capacity"], found["readable"], found["problems"]),
                          (8 * MB, True, []))
-        self.assertEqual(found["uuid"], "60 00 C2 9a 00 00 00 01-00 00 00 00 00 00 00 02")
+        self.assertEqual(found["uuid"], UUID)
         self.assertEqual([x["format"] for x in found["links"]], ["seSparse", "COWD", "flat"])
         self.assertEqual([x["grain"] for x in found["links"]], [4096, 512, None])
         tip = found["links"][0]
@@ -172,8 +174,9 @@ class Commands(Folder):
         os.mkdir(self.path("real"))
         link, data = self.chain(folder=self.path("real"))
         os.symlink("real", self.path("alias"))
-        done = subprocess.run([VMFERRY, "convert", os.path.basename(link.path), "--output", "o.raw"],
-                              cwd=self.path("real"), check=False, capture_output=True)
+        done = subprocess.run(
+            [VMFERRY, "convert", os.path.basename(link.path), "--output", "o.raw"],
+            cwd=self.path("real"), check=False, capture_output=True)
         self.assertEqual(done.returncode, OK, done.stderr)
         self.assertEqual(convert(self.path("alias/") + os.path.basename(link.path),
                                  self.path("o.raw"))[0], OK)

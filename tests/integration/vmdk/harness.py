@@ -14,6 +14,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 sys.path.insert(0, os.path.join(TOP, "tests/lookalike"))
 
+from hostd.record import stored_ranges as ranges_of         # noqa: E402
+
 BIN = os.environ.get("VMFERRY_BIN") or os.path.join(TOP, "build/bin")
 VMFERRY = os.path.join(BIN, "vmferry")
 SECTOR = 512
@@ -53,14 +55,7 @@ def qemu_convert(tip, out):
 
 
 def stored_ranges(f):
-    at, end = 0, os.fstat(f.fileno()).st_size
-    while at < end:
-        try:
-            start = os.lseek(f.fileno(), at, os.SEEK_DATA)
-        except OSError:
-            return
-        at = os.lseek(f.fileno(), start, os.SEEK_HOLE)
-        yield start, min(at, end)
+    return ranges_of(f.fileno(), 0, os.fstat(f.fileno()).st_size)
 
 
 def first_difference(one, two):

@@ -80,10 +80,12 @@ class Names(Hostile):
     def extent(self, name, kind="FLAT", create="twoGbMaxExtentFlat"):
         more = {"parent": "base.vmdk", "parent_cid": 1} if kind in ("VMFSSPARSE", "SESPARSE") \
             else {}
-        self.put("base.vmdk", descriptor("monolithicFlat", ['RW 128 FLAT "base-flat" 0'], 128, cid=1))
+        self.put("base.vmdk", descriptor(
+            "monolithicFlat", ['RW 128 FLAT "base-flat" 0'], 128, cid=1))
         self.put("base-flat", bytes(64 * KB))
         return self.put("disk.vmdk", descriptor(
-            create, ['RW 128 %s "%s"%s' % (kind, name, " 0" if kind == "FLAT" else "")], 128, **more))
+            create, ['RW 128 %s "%s"%s' % (kind, name, " 0" if kind == "FLAT" else "")], 128,
+            **more))
 
     def child(self, hint):
         path = self.home + "/disk.vmdk"
@@ -123,6 +125,8 @@ class Names(Hostile):
                 self.refused(self.child(name), REFUSED, [name])
                 rc, _, err = convert(self.home + "/" + name, self.path("out.raw"), seconds=SECONDS)
                 self.assertEqual(rc, REFUSED, err)
+        os.symlink("disk.vmdk", self.home + "/link.vmdk")
+        self.refused(self.home + "/link.vmdk", REFUSED, ["link.vmdk", "symbolic link"])
 
     def test_parents_that_lead_away(self):
         with open(self.outside + "/parent.vmdk", "w", encoding="ascii") as f:
@@ -316,8 +320,9 @@ class Tables(Hostile):
                 (12, u32(40961)), (16, u32(0)), (16, u32(3)), (16, u32(4096)), (16, u32(1 << 31)),
                 (20, u32(0)), (20, u32(3)), (20, u32(0xffffffff)), (24, u32(0)), (24, u32(9)),
                 (24, u32(11)), (24, u32(0xffffffff)), (directory, u32(1)), (directory, u32(4)),
-                (directory, u32(1 << 30)), (directory + 4, u32(table)), (directory + 4, u32(table + 1)),
-                (table * SECTOR, u32(2)), (table * SECTOR, u32(table)), (table * SECTOR, u32(table + 31)),
+                (directory, u32(1 << 30)), (directory + 4, u32(table)),
+                (directory + 4, u32(table + 1)), (table * SECTOR, u32(2)),
+                (table * SECTOR, u32(table)), (table * SECTOR, u32(table + 31)),
                 (table * SECTOR, u32(0xffffffff)), (table * SECTOR, good[table * SECTOR + 4:][:4])):
             with self.subTest(offset=offset, value=value.hex()):
                 link = self.delta(Cowd)

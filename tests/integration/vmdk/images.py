@@ -23,10 +23,15 @@ ALL_ONES = 0xFFFFFFFFFFFFFFFF
 
 
 class Image:
-    """tip: the file to read.  qemu: may it be compared with qemu too, or is that too slow there?"""
+    """tip: the file to read.  qemu: may it be compared with qemu too, or is that too slow there?
 
-    def __init__(self, tip, model, what, qemu=True, options=()):
-        self.tip, self.model, self.what, self.qemu, self.options = tip, model, what, qemu, options
+    model_is_a_wish: qemu-io wrote the chain, and what it copies of a grain at the very end of a
+    large disk is not always what the link below holds; then what qemu reads is what counts.
+    """
+
+    def __init__(self, tip, model, what, qemu=True, model_is_a_wish=False):
+        self.tip, self.model, self.what, self.qemu = tip, model, what, qemu
+        self.model_is_a_wish = model_is_a_wish
 
 
 def choose_size(r, largest=4 * GB):
@@ -121,7 +126,7 @@ def qemu_chain(r, folder):
         qemu_img("create", "-f", "vmdk", "-F", "vmdk", "-b", tip, "-o", "subformat=" + form, child)
         scribble_by_qemu(r, folder, child, model, size, "zeroed" in form)
         tip, what = child, what + " < " + form
-    return Image(tip, model, "%s of %d" % (what, size))
+    return Image(tip, model, "%s of %d" % (what, size), model_is_a_wish=True)
 
 
 def scribble_by_qemu(r, folder, image, model, size, zeroes):
@@ -323,7 +328,8 @@ def esxi_chain(r, folder, largest=48 * MB):
     size = choose_size(r, largest)
     model = make_model(r, folder + "/model", size)
     base = Descriptor(folder + "/disk.vmdk")
-    base.sectors, base.extent, base.cid = size // SECTOR, "disk-flat.vmdk", "%08x" % r.getrandbits(31)
+    base.sectors, base.extent = size // SECTOR, "disk-flat.vmdk"
+    base.cid = "%08x" % r.getrandbits(31)
     subprocess.run(["cp", "--sparse=always", model, base.extent_path], check=True)
     base.save()
     link, what = base, "flat"

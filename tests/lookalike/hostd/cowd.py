@@ -74,7 +74,6 @@ class Cowd(Delta):
 
     def make_table(self, index):
         where = self.reserve_sectors(TABLE_SECTORS)
-        self.grow()
         os.pwrite(self.fd, bytes(TABLE_SECTORS * SECTOR), where * SECTOR)
         os.pwrite(self.fd, struct.pack("<I", where), DIRECTORY_SECTOR * SECTOR + index * 4)
         return where
@@ -89,6 +88,10 @@ class Cowd(Delta):
             self.next += self.shuffle.randint(1, 40)
         first = self.next
         self.next += count
+        if self.next * SECTOR > self.size:
+            self.size += -(-(self.next * SECTOR - self.size) // STEP) * STEP
+            os.ftruncate(self.fd, self.size)
+        os.pwrite(self.fd, struct.pack("<I", self.next), FREE_SECTOR_AT)
         return first
 
     def reserve(self, count):
@@ -101,12 +104,3 @@ class Cowd(Delta):
     @staticmethod
     def zero_state(_):
         return ZERO                     # one kind of zero only
-
-    def written(self):
-        self.grow()
-        os.pwrite(self.fd, struct.pack("<I", self.next), FREE_SECTOR_AT)
-
-    def grow(self):
-        if self.next * SECTOR > self.size:
-            self.size += -(-(self.next * SECTOR - self.size) // STEP) * STEP
-            os.ftruncate(self.fd, self.size)

@@ -178,26 +178,29 @@ class Delta:
             used += count
 
     def write_part(self, table, first, last, data):
+        """Bytes first, then the entries that lead to them: a cut between leaves nothing wrong."""
+        taken = []
         at = first
         while at < last:
             stop = table.run_end(at, last)
             if table.state[at] != DATA:
                 self.take(table, at, stop)
+                taken.append((at, stop))
             at = stop
         for at, count in table.pieces(first, last):
             start = (at - first) * self.grain
             write_all(self.fd, data[start:start + count * self.grain],
                       self.byte_of(table.place[at]))
-        self.written()
+        for at, stop in taken:
+            self.store(table, at, stop)
 
     def take(self, table, first, last):
-        """Give room to grains that have none, and note it in the table."""
+        """Give room to grains that have none."""
         at = first
         for number, count in self.allocate(last - first):
             table.place[at:at + count] = array("Q", range(number, number + count))
             at += count
         table.state[first:last] = bytes([DATA]) * (last - first)
-        self.store(table, first, last)
 
     def allocate(self, count):
         """(number, count) pieces of free grains, in the order of their use."""
@@ -230,7 +233,3 @@ class Delta:
                 at = stop
             table.state[first:last] = bytes([self.zero_state(state)]) * (last - first)
             self.store(table, first, last)
-        self.written()
-
-    def written(self):
-        """After a change: what the form keeps in its header."""

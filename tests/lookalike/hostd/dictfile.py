@@ -169,8 +169,9 @@ class Descriptor:
         return self.extent_type == "VMFSRDM"
 
     def text(self):
-        rows = ["# Disk DescriptorFile", "version=%d" % (3 if self.change_track else 1), 'encoding="UTF-8"', "CID=" + self.cid,
-                "parentCID=" + self.parent_cid, 'createType="%s"' % self.create_type]
+        rows = ["# Disk DescriptorFile", "version=%d" % (3 if self.change_track else 1),
+                'encoding="UTF-8"', "CID=" + self.cid, "parentCID=" + self.parent_cid,
+                'createType="%s"' % self.create_type]
         if self.parent_hint is not None:
             rows.append('parentFileNameHint="%s"' % self.parent_hint)
         else:

@@ -515,7 +515,8 @@ class Host:
 
     def own_unsaved(self, m):
         """Files that a killed daemon had made for a VM, but not yet noted."""
-        made = re.compile(r"(-\d{6}(-delta|-sesparse|-ctk)?\.vmdk|-Snapshot\d+\.vmsn|\.vswp|\.vmss|~)$")
+        made = re.compile(r"(-\d{6}(-delta|-sesparse|-ctk)?\.vmdk|-Snapshot\d+\.vmsn|\.vswp"
+                          r"|\.vmss|~)$")
         for name in os.listdir(m.folder) if os.path.isdir(m.folder) else ():
             if made.search(name):
                 self.own(os.path.join(m.folder, name))

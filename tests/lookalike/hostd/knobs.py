@@ -23,6 +23,9 @@ KNOBS = {
                           "removal does while somebody has the base open"),
     "deltas": ("auto", "auto (by datastore and size, as on ESXi) | vmfsSparse | seSparse: the form "
                        "of new deltas where neither VM nor datastore says"),
+    "journal": ("clean", "clean | leaf | SECONDS | stuck: the replay mark of a running VM's "
+                         "seSparse leaf: never set, or set until it is frozen, so long after "
+                         "that, for ever"),
     "zero-writes": ("mark", "mark | store: a guest's write of zeros alone becomes a zero entry of "
                             "the delta, or stored zeros"),
     # vim-cmd
@@ -83,7 +86,8 @@ PROFILES = {
     },
     "8.0": {
         "version": "8.0.2", "build": "22380479", "level": "Update 2", "update": "2", "patch": "0",
-        "built": "Sep  4 2023 15:00:49", "api": "8.0.2.0", "hw": "vmx-21", "sesparse_reserved": 0x200,
+        "built": "Sep  4 2023 15:00:49", "api": "8.0.2.0", "hw": "vmx-21",
+        "sesparse_reserved": 0x200,
         "url": "ds:///vmfs/volumes/%s/",
     },
 }

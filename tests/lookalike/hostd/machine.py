@@ -345,6 +345,8 @@ class Machine(Snapshots):
             self.record["boot_time"] = time.time()
             self.record["started"] += 1
             self.written.clear()
+            for d in self.disks():
+                self.open_journal(d.path)
             self.log("PowerOn")
             self.host.changed()
 
@@ -356,6 +358,8 @@ class Machine(Snapshots):
             if self.guest is not None:
                 self.guest.stop()
             self.record["power"] = "suspended" if suspend else "off"
+            for d in self.disks():
+                self.settle_journal(d.path)
             self.host.delete_own(self.swap_file())
             if suspend:
                 self.host.write_own(self.suspend_file(), secrets.token_bytes(65536))

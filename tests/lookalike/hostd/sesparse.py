@@ -59,6 +59,22 @@ class Layout:
         return struct.pack("<%dQ" % len(words), *words).ljust(SECTOR, b"\0")
 
 
+def mark_replay(path, on):
+    """The volatile header says that the journal must be replayed before use, or that it need not.
+
+    A file that is gone, or of another form, is left alone.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if os.pread(fd, 8, 0) == struct.pack("<Q", MAGIC):
+            os.pwrite(fd, struct.pack("<Q", 1 if on else 0), SECTOR + 24)
+    finally:
+        os.close(fd)
+
+
 class SeSparse(Delta):
     extent_type = "SESPARSE"
 

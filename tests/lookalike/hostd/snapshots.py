@@ -8,11 +8,13 @@ consolidation is needed.
 import os
 import re
 import secrets
+import threading
 import time
 
 from .delta import ABSENT, DATA, UNMAPPED
 from .dictfile import Descriptor, name_from
 from .disk import FORMS, PIECE, Chain, data_path, open_link
+from .sesparse import mark_replay
 
 
 class Fault(Exception):
@@ -122,8 +124,10 @@ class Snapshots:
                     self.truth(d.slot).mark("%d" % uid, self.chain(d))
                 if d.independent:
                     continue
+                self.settle_journal(d.path)
                 child = self.add_child(d.path)
                 frozen[d.slot] = d.path
+                self.open_journal(child)
                 vmx.set(d.slot + ".fileName", self.name_for_vmx(child))
             self.close_chains()
             self.record["last_uid"] = uid
@@ -140,6 +144,25 @@ class Snapshots:
             self.log("Checkpoint_Snapshot: snapshot %d" % uid)
             self.host.changed()
             return made
+
+    def settle_journal(self, path):
+        """A leaf is frozen, or its VM is off: its journal is replayed, as the knob says."""
+        how = self.host.knobs["journal"]
+        leaf = sesparse_at(path)
+        if leaf is None or (how == "stuck" and self.power == "on"):
+            return
+        if re.match(r"^[0-9.]+$", how):
+            timer = threading.Timer(float(how), mark_replay, (leaf.extent_path, False))
+            timer.daemon = True
+            timer.start()
+            return
+        mark_replay(leaf.extent_path, False)
+
+    def open_journal(self, path):
+        """A leaf of a running VM is in use."""
+        leaf = sesparse_at(path)
+        if leaf is not None and self.power == "on" and self.host.knobs["journal"] != "clean":
+            mark_replay(leaf.extent_path, True)
 
     def file_stem(self):
         return os.path.splitext(os.path.basename(self.record["vmx"]))[0]
@@ -317,6 +340,15 @@ class Snapshots:
             with Chain(child) as chain:
                 if self.host.knobs["keep-truth"] != "off":
                     self.truth(disk.slot).begin(chain)
+
+
+def sesparse_at(path):
+    """The descriptor, if it is there and one of a seSparse delta."""
+    try:
+        d = Descriptor.load(path)
+    except (OSError, ValueError):
+        return None
+    return d if d.extent_type == "SESPARSE" else None
 
 
 def copy_link(source, target):
