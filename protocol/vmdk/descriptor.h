@@ -68,9 +68,10 @@ void descriptor_free(struct descriptor *d); /* NULL is allowed */
 
 /*
  * The text of d, appended to out in the shape that ESXi writes: sections in their order, one blank
- * around a ddb's '=', ddb lines in alphabetical order.  descriptor_read of it gives the same again.
- * What the grammar cannot say (a quote at a wrong place, a line break, no extent, an encrypted or
- * native disk) is refused.  0, or -1: ERR_USAGE, ERR_LIMIT (out's ceiling), ERR_SYSTEM.
+ * around a ddb's '='; ddb lines in the order of d (a host's are in alphabetical order).
+ * descriptor_read of it gives the same again. What the grammar cannot say (a quote at a wrong
+ * place, a line break, no extent, an encrypted or native disk) is refused.  0, or -1: ERR_USAGE,
+ * ERR_LIMIT (out's ceiling), ERR_SYSTEM.
  */
 int descriptor_write(const struct descriptor *d, struct bytes *out, struct err *e);
 
