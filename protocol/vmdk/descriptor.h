@@ -81,6 +81,12 @@ struct descriptor_geometry {
 };
 struct descriptor_geometry descriptor_geometry_of(uint64_t capacity_bytes, bool ide);
 
+/*
+ * The one extent that has a size, or NULL when there are several or none: some tools add lines of
+ * no size (NOACCESS 0 ZERO).
+ */
+const struct descriptor_extent *descriptor_only_extent(const struct descriptor *d);
+
 /* The value of ddb.NAME, or NULL. */
 const char *descriptor_ddb(const struct descriptor *d, const char *name);
 

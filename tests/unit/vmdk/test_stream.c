@@ -385,6 +385,47 @@ static void tables_and_records_of_a_file_must_agree(void **state)
     folder_remove(&f);
 }
 
+/* VirtualBox adds a line of no size, and rounds its header's capacity up to a grain. */
+static void a_stream_as_virtualbox_writes_it(void **state)
+{
+    static const char extra[] = "NOACCESS 0 ZERO ";
+    uint8_t *disk = make_disk(1000, 5), *line;
+    struct rebuilt r;
+    struct folder f;
+    struct bytes out;
+    struct err e;
+    int fd;
+
+    (void)state;
+    folder_make(&f);
+    memset(disk + 896 * SECTOR, 'x', 104 * SECTOR);
+    write_stream(disk, 1000, &out);
+    for (unsigned i = 0; i < 2; i++) { /* header and footer */
+        uint8_t *header = i == 0 ? out.data : out.data + out.count - 2 * SECTOR;
+
+        assert_memory_equal(header, "KDMV", 4);
+        header[12] = 0; /* 1024 sectors instead of 1000 */
+        header[13] = 4;
+    }
+    /* The ddb's title becomes the line: both have as many letters. */
+    line = (uint8_t *)strstr((char *)out.data + SECTOR, "# The Disk Data Base");
+    assert_non_null(line);
+    memcpy(line, extra, sizeof extra - 1);
+    memset(line + sizeof extra - 1, ' ', 20 - (sizeof extra - 1));
+    if (scan(out.data, out.count, &r, &e) != 0)
+        fail_msg("%s", e.text);
+    assert_true(r.capacity == 1000 * SECTOR);
+    assert_memory_equal(r.disk, disk, r.capacity);
+    free(r.disk);
+    fd = file_make(&f, "s.vmdk");
+    put_bytes(fd, 0, out.data, out.count);
+    close(fd);
+    compare_chain(&f, "s.vmdk", disk, 1000);
+    bytes_free(&out);
+    free(disk);
+    folder_remove(&f);
+}
+
 /* ---- hand-made records ---- */
 
 struct record {
@@ -559,6 +600,7 @@ int main(void)
         cmocka_unit_test(a_stream_that_is_cut_is_refused),
         cmocka_unit_test(a_damaged_stream_is_never_another_disk),
         cmocka_unit_test(tables_and_records_of_a_file_must_agree),
+        cmocka_unit_test(a_stream_as_virtualbox_writes_it),
         cmocka_unit_test(order_is_free_but_each_grain_comes_once),
         cmocka_unit_test(only_one_whole_zlib_stream_is_unpacked),
         cmocka_unit_test(without_a_codec_a_stream_is_refused),
