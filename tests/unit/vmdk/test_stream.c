@@ -159,6 +159,14 @@ static void write_stream(const uint8_t *disk, uint64_t sectors, struct bytes *ou
     bytes_free(&text);
 }
 
+static void put_file(struct folder *f, const char *name, const uint8_t *data, size_t bytes)
+{
+    int fd = file_make(f, name);
+
+    put_bytes(fd, 0, data, bytes);
+    close(fd);
+}
+
 /* Grains of data, of zeros, and of what does not compress. */
 static uint8_t *make_disk(uint64_t sectors, uint64_t seed)
 {
@@ -221,13 +229,10 @@ static void what_is_written_is_read_by_us_and_by_qemu(void **state)
         struct bytes out;
         struct err e;
         size_t bytes;
-        int fd;
 
         write_stream(disk, sizes[i], &out);
         assert_int_equal(out.count % SECTOR, 0);
-        fd = file_make(&f, "ours.vmdk");
-        put_bytes(fd, 0, out.data, out.count);
-        close(fd);
+        put_file(&f, "ours.vmdk", out.data, out.count);
         compare_chain(&f, "ours.vmdk", disk, sizes[i]);
         if (scan(out.data, out.count, &r, &e) != 0)
             fail_msg("%s", e.text);
@@ -285,7 +290,6 @@ static void a_stream_that_is_cut_is_refused(void **state)
     struct folder f;
     struct bytes out;
     struct err e;
-    int fd;
 
     (void)state;
     folder_make(&f);
@@ -297,9 +301,7 @@ static void a_stream_that_is_cut_is_refused(void **state)
         assert_int_equal(e.code, ERR_CORRUPT);
         free(r.disk);
     }
-    fd = file_make(&f, "cut.vmdk");
-    put_bytes(fd, 0, out.data, out.count - SECTOR);
-    close(fd);
+    put_file(&f, "cut.vmdk", out.data, out.count - SECTOR);
     {
         struct vmdk_config config = { .files = f.files, .codec = &codec_zlib };
         struct vmdk_chain *c;
@@ -356,7 +358,6 @@ static void tables_and_records_of_a_file_must_agree(void **state)
         struct vmdk_config config = { .files = f.files, .codec = &codec_zlib };
         struct vmdk_chain *c;
         uint8_t byte;
-        int fd;
 
         write_stream(disk, 1000, &out);
         /* End, footer, its marker, directory, its marker, and before that the only table. */
@@ -367,9 +368,7 @@ static void tables_and_records_of_a_file_must_agree(void **state)
             out.data[out.count - 2 * SECTOR + 64] ^= 1; /* the footer's overHead */
         if (i == 2)
             memcpy(entries, swapped, sizeof swapped);
-        fd = file_make(&f, "s.vmdk");
-        put_bytes(fd, 0, out.data, out.count);
-        close(fd);
+        put_file(&f, "s.vmdk", out.data, out.count);
         bytes_free(&out);
         if (vmdk_chain_open(&c, &config, folder_path(&f, "s.vmdk"), &e) != 0) {
             assert_int_equal(i, 1);
@@ -394,7 +393,6 @@ static void a_stream_as_virtualbox_writes_it(void **state)
     struct folder f;
     struct bytes out;
     struct err e;
-    int fd;
 
     (void)state;
     folder_make(&f);
@@ -417,9 +415,7 @@ static void a_stream_as_virtualbox_writes_it(void **state)
     assert_true(r.capacity == 1000 * SECTOR);
     assert_memory_equal(r.disk, disk, r.capacity);
     free(r.disk);
-    fd = file_make(&f, "s.vmdk");
-    put_bytes(fd, 0, out.data, out.count);
-    close(fd);
+    put_file(&f, "s.vmdk", out.data, out.count);
     compare_chain(&f, "s.vmdk", disk, 1000);
     bytes_free(&out);
     free(disk);
@@ -540,14 +536,11 @@ static void without_a_codec_a_stream_is_refused(void **state)
     struct bytes out;
     struct err e;
     struct vmdk_chain *c;
-    int fd;
 
     (void)state;
     folder_make(&f);
     write_stream(disk, 300, &out);
-    fd = file_make(&f, "s.vmdk");
-    put_bytes(fd, 0, out.data, out.count);
-    close(fd);
+    put_file(&f, "s.vmdk", out.data, out.count);
     {
         struct vmdk_config config = { .files = f.files };
 
