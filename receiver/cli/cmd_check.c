@@ -73,7 +73,7 @@ static int check_one(struct app *app, const char *folder, uint64_t generation, s
 static int check_named(struct app *app, const char *operand, struct err *e)
 {
     struct mirror_env env = events_mirror_env(app);
-    const struct mirror_list_item *g = NULL;
+    const struct generation_item *g = NULL;
     struct mirror_list *l = NULL;
     const char *folder = NULL;
     uint64_t generation = 0;
@@ -82,14 +82,14 @@ static int check_named(struct app *app, const char *operand, struct err *e)
     if (mirror_list_load(&l, app->options->mirror, &env, e) != 0)
         goto out;
     if (mirror_find(l, operand, &g, NULL, e) == 0) {
-        folder = g->folder;
+        folder = g->place;
         generation = g->number;
     } else if (e->code != ERR_NOT_FOUND && e->code != ERR_USAGE) {
         goto out;
     }
     for (size_t i = 0; folder == NULL && i < mirror_list_count(l); i++) {
-        if (mirror_item_is_of_vm(mirror_list_at(l, i), operand))
-            folder = mirror_list_at(l, i)->folder;
+        if (generation_is_of_vm(mirror_list_at(l, i), operand))
+            folder = mirror_list_at(l, i)->place;
     }
     rc = folder != NULL ? check_one(app, folder, generation, e) : -1;
 

@@ -15,12 +15,12 @@
 #include "receiver/cli/table.h"
 #include "receiver/mirror/mirror_read.h"
 
-static bool wanted(const struct app *app, const struct mirror_list_item *g)
+static bool wanted(const struct app *app, const struct generation_item *g)
 {
-    return app->options->operand_count == 0 || mirror_item_is_of_vm(g, app->options->operands[0]);
+    return app->options->operand_count == 0 || generation_is_of_vm(g, app->options->operands[0]);
 }
 
-static void put_disk(struct json *j, const struct mirror_list_disk *d)
+static void put_disk(struct json *j, const struct generation_disk *d)
 {
     char root[DIGEST_HEX_BYTES];
 
@@ -44,7 +44,7 @@ static void put_disk(struct json *j, const struct mirror_list_disk *d)
     json_close(j);
 }
 
-static void put_item(struct json *j, const struct mirror_list_item *g)
+static void put_item(struct json *j, const struct generation_item *g)
 {
     json_object(j, NULL);
     json_number(j, "generation", g->number);
@@ -69,7 +69,7 @@ static void put_item(struct json *j, const struct mirror_list_item *g)
     json_text(j, "read_path", g->read_path);
     json_text(j, "change_source", g->change_source);
     json_bool(j, "damaged", g->damaged);
-    json_text(j, "folder", g->folder);
+    json_text(j, "folder", g->place);
     json_array(j, "disks");
     for (size_t i = 0; i < g->disk_count; i++)
         put_disk(j, &g->disks[i]);
@@ -94,14 +94,14 @@ static size_t print_json(struct app *app, const struct mirror_list *l)
 }
 
 /* What stands out: that it is not whole, else how it came about. */
-static const char *kind_of(const struct mirror_list_item *g)
+static const char *kind_of(const struct generation_item *g)
 {
     if (g->damaged)
         return "damaged";
     return strcmp(g->outcome, "ok") == 0 ? g->kind : g->outcome;
 }
 
-static int add_row(struct table *t, const struct mirror_list_item *g, struct err *e)
+static int add_row(struct table *t, const struct generation_item *g, struct err *e)
 {
     char number[24], time[CLOCK_TEXT_BYTES], checked[SIZE_TEXT_BYTES], size[SIZE_TEXT_BYTES];
     char read[SIZE_TEXT_BYTES], sent[SIZE_TEXT_BYTES], stored[SIZE_TEXT_BYTES], id[9];
@@ -124,13 +124,13 @@ static int add_row(struct table *t, const struct mirror_list_item *g, struct err
 }
 
 /* Disks of a generation that hold another one's content, or have lost some. */
-static void print_exceptions(const struct mirror_list_item *g)
+static void print_exceptions(const struct generation_item *g)
 {
     char vm[512];
 
     utf8_show(vm, sizeof vm, g->vm);
     for (size_t i = 0; i < g->disk_count; i++) {
-        const struct mirror_list_disk *d = &g->disks[i];
+        const struct generation_disk *d = &g->disks[i];
 
         if (d->damaged_blocks > 0)
             printf("  %s@%llu: %s has lost %llu blocks\n", vm, (unsigned long long)g->number,
@@ -152,7 +152,7 @@ static int print_vm(const struct mirror_list *l, size_t first, size_t *end, stru
         { "SIZE", true, false },   { "READ", true, false },    { "SENT", true, false },
         { "STORED", true, false }, { "CHECKED", true, false }, { "ID", false, false },
     };
-    const struct mirror_list_item *g = mirror_list_at(l, first);
+    const struct generation_item *g = mirror_list_at(l, first);
     char vm[512], host[256];
     struct table *t = NULL;
     size_t i;
@@ -161,7 +161,7 @@ static int print_vm(const struct mirror_list *l, size_t first, size_t *end, stru
     if (table_new(&t, columns, 9, e) != 0)
         goto out;
     for (i = first; i < mirror_list_count(l); i++) {
-        if (strcmp(mirror_list_at(l, i)->folder, g->folder) != 0)
+        if (strcmp(mirror_list_at(l, i)->place, g->place) != 0)
             break;
         if (add_row(t, mirror_list_at(l, i), e) != 0)
             goto out;

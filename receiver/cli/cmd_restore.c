@@ -13,7 +13,7 @@
 #include "receiver/mirror/mirror_read.h"
 
 /* The generation as a result of the summary. */
-static struct vm_result *add_result(struct app *app, const struct mirror_list_item *g,
+static struct vm_result *add_result(struct app *app, const struct generation_item *g,
                                     struct err *e)
 {
     struct vm_result *v = run_result_add(&app->result, g->vm, e);
@@ -24,7 +24,7 @@ static struct vm_result *add_result(struct app *app, const struct mirror_list_it
     snprintf(v->id, sizeof v->id, "%s", g->id);
     v->generation = g->number;
     for (size_t i = 0; i < g->disk_count; i++) {
-        const struct mirror_list_disk *d = &g->disks[i];
+        const struct generation_disk *d = &g->disks[i];
         struct disk_result *r = vm_result_add_disk(v, d->slot, e);
 
         if (r == NULL)
@@ -38,7 +38,7 @@ static struct vm_result *add_result(struct app *app, const struct mirror_list_it
     return v;
 }
 
-static void tell(const struct mirror_list_item *g, const struct mirror_restored *done,
+static void tell(const struct generation_item *g, const struct mirror_restored *done,
                  const char *to, uint64_t ms)
 {
     char vm[512], size[SIZE_TEXT_BYTES], time[SIZE_TEXT_BYTES], rate[SIZE_TEXT_BYTES], place[1024];
@@ -56,7 +56,7 @@ int cmd_restore(struct app *app, struct err *e)
     const struct options *o = app->options;
     struct mirror_env env = events_mirror_env(app);
     struct mirror_restored done = { 0 };
-    const struct mirror_list_item *g = NULL;
+    const struct generation_item *g = NULL;
     struct mirror_list *l = NULL;
     struct vm_result *v;
     uint64_t newer = 0, began = io_clock_ms();

@@ -147,7 +147,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     if (patch_room_new(&r.room, d->block_bytes, e) != 0 || open_redo(s, c, d, &r, e) != 0)
         goto out;
     /* A crash may have caught it on its way to another name. */
-    r.image_fd = store_has(s->store_fd, hold) ? open_image(s->store_fd, hold, e)
+    r.image_fd = folder_has(s->store_fd, hold) ? open_image(s->store_fd, hold, e)
                                               : open_image(s->folder_fd, d->was, e);
     if (r.image_fd < 0)
         goto out;
@@ -196,9 +196,9 @@ static int move_aside(struct store *s, struct manifest *c, struct err *e)
             continue;
         any = true;
         hold_name(hold, d);
-        if (store_has(s->store_fd, hold))
+        if (folder_has(s->store_fd, hold))
             continue;
-        if (d->state != DISK_READ && !store_has(s->folder_fd, d->was)) {
+        if (d->state != DISK_READ && !folder_has(s->folder_fd, d->was)) {
             env_warn(&s->env, "%s: %s is missing", s->path, d->was);
             continue;
         }
@@ -216,7 +216,7 @@ static int move_to_places(struct store *s, struct manifest *c, struct err *e)
         char hold[LAYOUT_NAME_ROOM];
 
         hold_name(hold, d);
-        if ((!changes_name(d) && !is_new(d)) || !store_has(s->store_fd, hold))
+        if ((!changes_name(d) && !is_new(d)) || !folder_has(s->store_fd, hold))
             continue;
         if (publish_rename(s->store_fd, hold, s->folder_fd, d->file, PUBLISH_NEW, e) != 0)
             return -1;
@@ -234,7 +234,7 @@ static int move_digests(struct store *s, struct manifest *c, struct err *e)
             continue;
         layout_name(from, "image-%" PRIu64 ".digests", c->disks[i].number);
         layout_name(to, "digests-%" PRIu64, c->disks[i].number);
-        if (store_has(s->store_fd, from) &&
+        if (folder_has(s->store_fd, from) &&
             publish_rename(s->store_fd, from, s->store_fd, to, PUBLISH_NEW, e) != 0)
             return -1;
     }
@@ -265,7 +265,7 @@ static int publish_descriptors(struct store *s, struct manifest *c, struct err *
         if (d->state != DISK_READ && d->state != DISK_KEPT)
             continue;
         descriptor_name(name, d->file);
-        count = descriptor_text(d, d->file, text, sizeof text);
+        count = disk_descriptor(d, text, sizeof text);
         assert(count > 0 && count < (int)sizeof text);
         if (publish_bytes(s->folder_fd, name, text, (size_t)count, IMAGE_MODE, PUBLISH_REPLACE,
                           e) != 0)
@@ -432,9 +432,9 @@ static int apply_manifest(struct store *s, struct manifest *c, struct err *e)
     if (file_remove(s->store_fd, LAYOUT_SCRATCH, e) != 0)
         return -1;
     /* With the mark, step 4 was done before the crash. */
-    if (!store_has(s->store_fd, LAYOUT_MOVED) && apply_redos(s, c, e) != 0)
+    if (!folder_has(s->store_fd, LAYOUT_MOVED) && apply_redos(s, c, e) != 0)
         return -1;
-    if (!store_has(s->store_fd, LAYOUT_MOVED) && move_aside(s, c, e) != 0)
+    if (!folder_has(s->store_fd, LAYOUT_MOVED) && move_aside(s, c, e) != 0)
         return -1;
     if (move_to_places(s, c, e) != 0 || move_digests(s, c, e) != 0 ||
         publish_descriptors(s, c, e) != 0 || publish_config(s, c, e) != 0)

@@ -173,7 +173,7 @@ static int check_descriptor(struct check *k, const struct manifest_disk *d, stru
     k->out->objects++;
     if (file_load(k->s.folder_fd, name, &body, sizeof text, e) != 0)
         return judge(k, name, e);
-    count = descriptor_text(d, d->file, text, sizeof text);
+    count = disk_descriptor(d, text, sizeof text);
     if (body.count != (size_t)count || memcmp(body.data, text, body.count) != 0)
         fault(k, name, "it is not the descriptor that was written");
     bytes_free(&body);

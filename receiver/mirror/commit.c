@@ -84,7 +84,7 @@ static void judge_image(const struct run_disk *d, struct image_stat *out)
     layout_name(suspect, "suspect-%" PRIu64, d->base->number);
     if (fstatat(s->folder_fd, d->base->file, &st, AT_SYMLINK_NOFOLLOW) == 0) {
         image_stat_of(&now, &st);
-        if (image_stat_equal(&d->stat, &now) && store_has(s->store_fd, suspect) == d->was_suspect) {
+        if (image_stat_equal(&d->stat, &now) && folder_has(s->store_fd, suspect) == d->was_suspect) {
             *out = now;
             return;
         }
@@ -190,7 +190,7 @@ static int removed_name(const struct mirror_run *run, const struct manifest_disk
             layout_name(out, "%.*s.removed-%s.raw", (int)stem, was->file, date);
         else
             layout_name(out, "%.*s.removed-%s-%u.raw", (int)stem, was->file, date, i);
-        if (!store_has(run->m->store.folder_fd, out) && !names_file(&run->next, out))
+        if (!folder_has(run->m->store.folder_fd, out) && !names_file(&run->next, out))
             return 0;
     }
     return err_set(e, ERR_REFUSED, "%s: too many removed images of this name", was->file);
@@ -222,7 +222,7 @@ static int is_needed(const struct mirror_run *run, uint64_t disk, bool *out, str
         struct manifest_disk *d;
 
         layout_name(name, "generation-%" PRIu64, n);
-        if (!store_has(run->m->store.store_fd, name))
+        if (!folder_has(run->m->store.store_fd, name))
             continue;
         if (store_manifest(&run->m->store, n, &m, e) != 0)
             return -1;
@@ -270,7 +270,7 @@ static int note_lost_disk(struct mirror_run *run, const struct manifest_disk *wa
         char name[LAYOUT_NAME_ROOM];
 
         layout_name(name, "generation-%" PRIu64, n);
-        if (store_has(run->m->store.store_fd, name) &&
+        if (folder_has(run->m->store.store_fd, name) &&
             manifest_note_damage(&run->next, n, was->number, shape_blocks(shape_of(was)), e) != 0)
             return -1;
     }
@@ -384,7 +384,7 @@ static int publish_commit_record(struct mirror_run *run, struct err *e)
         return -1;
     if (manifest_save(&run->next, s->store_fd, LAYOUT_COMMIT, PUBLISH_NEW, e) == 0)
         return 0;
-    if (!store_has(s->store_fd, LAYOUT_COMMIT)) {
+    if (!folder_has(s->store_fd, LAYOUT_COMMIT)) {
         unlinkat(s->store_fd, LAYOUT_SCRATCH, 0);
         unlinkat(s->folder_fd, LAYOUT_INTERRUPTED, 0);
     }

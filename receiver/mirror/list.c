@@ -17,9 +17,9 @@ enum { FOLDERS_MAX = 1 << 16 };
 
 /* A generation with what its texts live in. */
 struct owned {
-    struct mirror_list_item item;
+    struct generation_item item;
     struct manifest manifest;
-    struct mirror_list_disk *disks;
+    struct generation_disk *disks;
     char *folder, *vm_now;
 };
 
@@ -62,7 +62,7 @@ static bool has_identity(int dir, const char *name)
 
     return snprintf(path, sizeof path, "%s/" LAYOUT_STORE "/" LAYOUT_IDENTITY, name) <
                (int)sizeof path &&
-           store_has(dir, path);
+           folder_has(dir, path);
 }
 
 static int folder_entry(void *context, const char *name, struct err *e)
@@ -95,7 +95,7 @@ int mirror_folders(const char *place, char ***out, size_t *count, struct err *e)
         return err_sys(e, "%s", place);
     if (has_identity(f.dir, "."))
         rc = add_folder(&f, place, e);
-    else if (store_has(f.dir, LAYOUT_STORE))
+    else if (folder_has(f.dir, LAYOUT_STORE))
         /* A mirror without identity is a damaged one, not an empty place. */
         rc = err_set(e, ERR_CORRUPT, "%s: " LAYOUT_STORE "/" LAYOUT_IDENTITY " is missing", place);
     else
@@ -131,10 +131,10 @@ static uint64_t damage_of(const struct manifest *newest, uint64_t generation, ui
     return blocks;
 }
 
-static void fill_disk(struct mirror_list_disk *to, const struct manifest_disk *d,
+static void fill_disk(struct generation_disk *to, const struct manifest_disk *d,
                       const struct manifest *newest, uint64_t generation)
 {
-    *to = (struct mirror_list_disk){
+    *to = (struct generation_disk){
         .number = (unsigned)d->number,
         .label = d->label,
         .capacity_bytes = d->capacity_bytes,
@@ -157,14 +157,14 @@ static void fill_disk(struct mirror_list_disk *to, const struct manifest_disk *d
 static int fill_disks(struct owned *o, const struct manifest *newest, struct err *e)
 {
     const struct manifest *m = &o->manifest;
-    struct mirror_list_item *item = &o->item;
+    struct generation_item *item = &o->item;
 
     o->disks = calloc(m->disk_count > 0 ? m->disk_count : 1, sizeof *o->disks);
     if (o->disks == NULL)
         return err_sys(e, "getting memory");
     item->disks = o->disks;
     for (size_t i = 0; i < m->disk_count; i++) {
-        struct mirror_list_disk *to = &o->disks[item->disk_count];
+        struct generation_disk *to = &o->disks[item->disk_count];
 
         if (m->disks[i].state == DISK_REMOVED)
             continue;
@@ -180,18 +180,30 @@ static int fill_disks(struct owned *o, const struct manifest *newest, struct err
     return 0;
 }
 
+static const char *base_name(const char *path)
+{
+    const char *slash;
+    size_t count = strlen(path);
+
+    while (count > 1 && path[count - 1] == '/')
+        count--;
+    slash = memrchr(path, '/', count);
+    return slash != NULL && slash[1] != 0 ? slash + 1 : path;
+}
+
 /* Takes over *m. */
 static int fill_item(struct owned *o, const struct store *s, struct manifest *m, int64_t verified,
                      struct err *e)
 {
-    struct mirror_list_item *item = &o->item;
+    struct generation_item *item = &o->item;
 
     *o = (struct owned){ .manifest = *m };
     *m = (struct manifest){ 0 };
     m = &o->manifest;
     if (text_set(&o->folder, s->path, e) != 0 || text_set(&o->vm_now, s->newest.vm_name, e) != 0)
         return -1;
-    item->folder = o->folder;
+    item->place = o->folder;
+    item->called = base_name(o->folder);
     item->number = m->number;
     id_hex(m->id, item->id);
     item->vm = m->vm_name;
@@ -330,9 +342,19 @@ size_t mirror_list_count(const struct mirror_list *l)
     return l->count;
 }
 
-const struct mirror_list_item *mirror_list_at(const struct mirror_list *l, size_t index)
+const struct generation_item *mirror_list_at(const struct mirror_list *l, size_t index)
 {
     return &l->items[index].item;
+}
+
+static const struct generation_item *generation_at(const void *context, size_t index)
+{
+    return mirror_list_at(context, index);
+}
+
+struct generation_list mirror_list_generations(const struct mirror_list *l)
+{
+    return (struct generation_list){ .context = l, .count = l->count, .at = generation_at };
 }
 
 size_t mirror_list_problem_count(const struct mirror_list *l)

@@ -225,7 +225,7 @@ static bool is_taken(const struct mirror *m, const char *name)
     if (m->dir_fd < 0)
         return false;
     snprintf(part, sizeof part, ".%s%s", name, PART_SUFFIX);
-    return store_has(m->dir_fd, name) || store_has(m->dir_fd, part);
+    return folder_has(m->dir_fd, name) || folder_has(m->dir_fd, part);
 }
 
 static void uuid8(const char *uuid, char out[9])
@@ -316,14 +316,14 @@ static bool is_taken_by_somebody(const struct mirror *m, const char *name)
     int fd;
     bool taken;
 
-    if (store_has(m->dir_fd, name))
+    if (folder_has(m->dir_fd, name))
         return true;
     snprintf(part, sizeof part, ".%s%s", name, PART_SUFFIX);
-    if (!store_has(m->dir_fd, part))
+    if (!folder_has(m->dir_fd, part))
         return false;
     snprintf(identity, sizeof identity, "%s/" LAYOUT_STORE "/" LAYOUT_IDENTITY, part);
     fd = openat(m->dir_fd, part, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    taken = fd < 0 || store_has(m->dir_fd, identity) || folder_each(fd, is_foreign, NULL, &e) != 0;
+    taken = fd < 0 || folder_has(m->dir_fd, identity) || folder_each(fd, is_foreign, NULL, &e) != 0;
     io_drop(&fd);
     return taken;
 }
@@ -422,7 +422,7 @@ static int make_lock(struct mirror *m, struct err *e)
 {
     struct lock lock = LOCK_EMPTY;
 
-    if (store_has(m->store.store_fd, LAYOUT_LOCK))
+    if (folder_has(m->store.store_fd, LAYOUT_LOCK))
         return 0;
     if (lock_take(&lock, m->store.store_fd, LAYOUT_LOCK, LOCK_EXCLUSIVE, m->store.env.lock_wait_ms,
                   m->store.env.stop, e) != 0)
@@ -549,7 +549,7 @@ void mirror_close(struct mirror *m)
 /* Under which name the part folder may appear now: its own part does not stand in its way. */
 static bool is_taken_for_publishing(const struct mirror *m, const char *name)
 {
-    if (store_has(m->dir_fd, name))
+    if (folder_has(m->dir_fd, name))
         return true;
     return strcmp(name, m->name) != 0 && is_taken_by_somebody(m, name);
 }

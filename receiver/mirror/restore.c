@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,173 +14,7 @@
 #include "protocol/block/tree.h"
 #include "receiver/mirror/content.h"
 #include "receiver/mirror/mirror_read.h"
-
-static const char WORK_SUFFIX[] = ".vmferry-restore";
-static const char WORK_LOCK[] = ".lock";
-
-/*
- * Where the files grow: a hidden folder beside the target that is renamed whole, or, when the
- * target is there already (it may be a mount point, or the only place where we may write), one
- * inside it.
- */
-struct target {
-    int parent_fd, target_fd, work_fd;
-    bool inside;
-    char name[256];      /* of the target in its parent */
-    char work[256 + 32]; /* of the work folder, in parent or target */
-    struct lock lock;
-};
-
-static int base_fd(const struct target *t)
-{
-    return t->inside ? t->target_fd : t->parent_fd;
-}
-
-/* --- the work folder --- */
-
-static int remove_work_entry(void *context, const char *name, struct err *e)
-{
-    int fd = *(int *)context;
-    struct stat s;
-
-    if (fstatat(fd, name, &s, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(s.st_mode))
-        return folder_remove(fd, name, e);
-    return file_remove(fd, name, e);
-}
-
-static int remove_work(int dir, const char *work, struct err *e)
-{
-    int fd = openat(dir, work, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    int rc;
-
-    if (fd < 0)
-        return errno == ENOENT ? 0 : err_sys(e, "removing %s", work);
-    rc = folder_each(fd, remove_work_entry, &fd, e);
-    io_drop(&fd);
-    if (rc == 0 && unlinkat(dir, work, AT_REMOVEDIR) != 0)
-        rc = err_sys(e, "removing %s", work);
-    return rc;
-}
-
-/* What a restore that was killed left is ours to remove, unless it is still at work. */
-static int make_work(struct target *t, struct err *e)
-{
-    char lock[sizeof t->work + 8];
-
-    snprintf(lock, sizeof lock, "%s/%s", t->work, WORK_LOCK);
-    if (store_has(base_fd(t), t->work)) {
-        if (lock_is_held(base_fd(t), lock))
-            return err_set(e, ERR_BUSY, "another restore to it is at work");
-        if (remove_work(base_fd(t), t->work, e) != 0)
-            return -1;
-    }
-    if (publish_directory(base_fd(t), t->work, 0700, NULL, e) != 0)
-        return -1;
-    t->work_fd = openat(base_fd(t), t->work, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (t->work_fd < 0)
-        return err_sys(e, "opening %s", t->work);
-    return lock_take(&t->lock, t->work_fd, WORK_LOCK, LOCK_EXCLUSIVE, 0, NULL, e);
-}
-
-static int refuse_entry(void *context, const char *name, struct err *e)
-{
-    const struct target *t = context;
-
-    if (strcmp(name, t->work) == 0)
-        return 0;
-    return err_set(e, ERR_REFUSED, "it is not empty (%s is there): give an absent or empty folder",
-                   name);
-}
-
-static int split(const char *to, char **parent, struct target *t, struct err *e)
-{
-    char *copy = strdup(to), *again = strdup(to);
-    int rc = -1;
-
-    if (copy == NULL || again == NULL) {
-        err_sys(e, "getting memory");
-        goto out;
-    }
-    if ((size_t)snprintf(t->name, sizeof t->name, "%s", basename(again)) >=
-        sizeof t->name - sizeof WORK_SUFFIX) {
-        err_set(e, ERR_USAGE, "its name is too long");
-        goto out;
-    }
-    rc = text_set(parent, dirname(copy), e);
-
-out:
-    free(copy);
-    free(again);
-    return rc;
-}
-
-static int target_open(struct target *t, const char *to, struct err *e)
-{
-    char *parent = NULL;
-    int rc = -1;
-
-    *t = (struct target){ .parent_fd = -1, .target_fd = -1, .work_fd = -1, .lock = LOCK_EMPTY };
-    t->target_fd = open(to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (t->target_fd >= 0) {
-        t->inside = true;
-        snprintf(t->work, sizeof t->work, "%s", WORK_SUFFIX);
-        if (folder_each(t->target_fd, refuse_entry, t, e) != 0)
-            return -1;
-        return make_work(t, e);
-    }
-    if (errno == ENOTDIR)
-        return err_set(e, ERR_REFUSED, "it is there and is no folder");
-    if (errno != ENOENT)
-        return err_sys(e, "opening it");
-    if (split(to, &parent, t, e) != 0)
-        goto out;
-    t->parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (t->parent_fd < 0) {
-        err_sys(e, "opening %s", parent);
-        goto out;
-    }
-    snprintf(t->work, sizeof t->work, ".%s%s", t->name, WORK_SUFFIX);
-    rc = make_work(t, e);
-
-out:
-    free(parent);
-    return rc;
-}
-
-static int move_entry(void *context, const char *name, struct err *e)
-{
-    struct target *t = context;
-
-    return publish_rename(t->work_fd, name, t->target_fd, name, PUBLISH_NEW, e);
-}
-
-/* Everything is durable: let it appear. */
-static int target_finish(struct target *t, struct err *e)
-{
-    if (unlinkat(t->work_fd, WORK_LOCK, 0) != 0)
-        return err_sys(e, "removing %s", WORK_LOCK);
-    if (io_sync(t->work_fd, e) != 0)
-        return -1;
-    if (!t->inside)
-        return publish_rename(t->parent_fd, t->work, t->parent_fd, t->name, PUBLISH_NEW, e);
-    if (folder_each(t->work_fd, move_entry, t, e) != 0)
-        return -1;
-    if (unlinkat(t->target_fd, t->work, AT_REMOVEDIR) != 0)
-        return err_sys(e, "removing %s", t->work);
-    return io_sync(t->target_fd, e);
-}
-
-static void target_close(struct target *t, bool done)
-{
-    struct err none;
-
-    if (!done && t->work_fd >= 0)
-        remove_work(base_fd(t), t->work, &none);
-    lock_release(&t->lock);
-    io_drop(&t->work_fd);
-    io_drop(&t->target_fd);
-    io_drop(&t->parent_fd);
-}
+#include "receiver/restore/target.h"
 
 /* --- disks --- */
 
@@ -242,8 +75,8 @@ static int copy_blocks(struct copy *k, struct err *e)
     return 0;
 }
 
-static int restore_disk(const struct store *s, struct target *t, const struct manifest_disk *d,
-                        uint64_t generation, struct err *e)
+static int restore_disk(const struct store *s, struct restore_target *t,
+                        const struct manifest_disk *d, uint64_t generation, struct err *e)
 {
     struct copy k = { .fd = -1, .file = d->file };
     char name[LAYOUT_NAME_ROOM], text[1024];
@@ -260,7 +93,7 @@ static int restore_disk(const struct store *s, struct target *t, const struct ma
     if (copy_blocks(&k, e) != 0 || io_sync(k.fd, e) != 0 || io_close(&k.fd, e) != 0)
         goto out;
     descriptor_name(name, d->file);
-    count = descriptor_text(d, d->file, text, sizeof text);
+    count = disk_descriptor(d, text, sizeof text);
     rc = publish_bytes(t->work_fd, name, text, (size_t)count, 0600, PUBLISH_NEW, e);
 
 out:
@@ -272,7 +105,7 @@ out:
 
 /* --- configuration --- */
 
-static int restore_config(const struct store *s, struct target *t, const struct manifest *m,
+static int restore_config(const struct store *s, struct restore_target *t, const struct manifest *m,
                           struct err *e)
 {
     char from[LAYOUT_NAME_ROOM];
@@ -332,7 +165,7 @@ static int refuse_damaged(const struct store *s, uint64_t generation, struct err
     return 0;
 }
 
-static int restore_all(const struct store *s, struct target *t, const struct manifest *m,
+static int restore_all(const struct store *s, struct restore_target *t, const struct manifest *m,
                        struct mirror_restored *out, struct err *e)
 {
     for (size_t i = 0; i < m->disk_count; i++) {
@@ -350,27 +183,27 @@ static int restore_all(const struct store *s, struct target *t, const struct man
     return restore_config(s, t, m, e);
 }
 
-int mirror_restore(const struct mirror_list_item *gen, const char *to, const struct mirror_env *env,
+int mirror_restore(const struct generation_item *gen, const char *to, const struct mirror_env *env,
                    struct mirror_restored *out, struct err *e)
 {
     struct store s = STORE_EMPTY;
-    struct target t = { .parent_fd = -1, .target_fd = -1, .work_fd = -1, .lock = LOCK_EMPTY };
+    struct restore_target t = RESTORE_TARGET_EMPTY;
     struct manifest m = { 0 };
     int rc = -1;
 
     *out = (struct mirror_restored){ 0 };
     /* The target first: what is in its way is found before anything is read. */
-    if (target_open(&t, to, e) != 0) {
+    if (restore_target_open(&t, to, e) != 0) {
         err_add(e, "%s", to);
         goto out;
     }
-    if (store_open_reader(&s, gen->folder, env, e) != 0 ||
+    if (store_open_reader(&s, gen->place, env, e) != 0 ||
         store_manifest(&s, gen->number, &m, e) != 0 || refuse_damaged(&s, gen->number, e) != 0 ||
         restore_all(&s, &t, &m, out, e) != 0) {
         err_add(e, "%s@%" PRIu64, gen->vm, gen->number);
         goto out;
     }
-    if (target_finish(&t, e) != 0) {
+    if (restore_target_finish(&t, e) != 0) {
         err_add(e, "%s", to);
         goto out;
     }
@@ -379,6 +212,6 @@ int mirror_restore(const struct mirror_list_item *gen, const char *to, const str
 out:
     manifest_free(&m);
     store_close(&s);
-    target_close(&t, rc == 0);
+    restore_target_close(&t, rc == 0);
     return rc;
 }

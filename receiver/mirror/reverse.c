@@ -221,7 +221,7 @@ static int note_damages(struct reverse *v, const char *index, struct err *e)
         char name[LAYOUT_NAME_ROOM];
 
         layout_name(name, "generation-%" PRIu64, n);
-        if (!store_has(v->run->m->store.store_fd, name))
+        if (!folder_has(v->run->m->store.store_fd, name))
             break;
         if (open_earlier(v, &g[count], n, e) != 0) {
             count++;

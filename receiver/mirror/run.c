@@ -256,7 +256,7 @@ static int begin_new(struct mirror_run *run, struct run_disk *d, const struct mi
 /* An image that somebody removed: its earlier content is lost, and the disk begins anew. */
 static bool image_is_missing(struct run_disk *d)
 {
-    if (store_has(d->m->store.folder_fd, d->base->file))
+    if (folder_has(d->m->store.folder_fd, d->base->file))
         return false;
     env_warn(&d->m->store.env,
              "%s: %s is missing; the disk is read as a new one, and earlier generations cannot be "
@@ -286,7 +286,7 @@ static int begin_known(struct run_disk *d, const struct mirror_disk *given, stru
     if (!d->included)
         return 0;
     layout_name(suspect, "suspect-%" PRIu64, d->base->number);
-    d->was_suspect = store_has(s->store_fd, suspect);
+    d->was_suspect = folder_has(s->store_fd, suspect);
     d->state.digests_distrusted = !store_trusts(s, d->base);
     if (fstatat(s->folder_fd, d->base->file, &st, AT_SYMLINK_NOFOLLOW) != 0)
         return err_sys(e, "%s", d->base->file);
@@ -348,8 +348,7 @@ static int copy_disk(struct run_disk *d, struct mirror *m, const struct mirror_d
     snprintf(d->slot, sizeof d->slot, "%s", given->slot);
     if (text_set(&d->uuid, given->uuid, e) != 0 || text_set(&d->label, given->label, e) != 0)
         return -1;
-    layout_name(d->state.file, "disk-%s.raw", given->slot);
-    *strchr(d->state.file, ':') = '-';
+    image_name(d->state.file, given->slot);
     return 0;
 }
 
@@ -388,7 +387,7 @@ static int check_names(const struct mirror_run *run, struct err *e)
             continue;
         for (size_t k = 0; k < m->disk_count; k++)
             ours = ours || strcmp(m->disks[k].file, file) == 0;
-        if (!ours && store_has(run->m->store.folder_fd, file))
+        if (!ours && folder_has(run->m->store.folder_fd, file))
             return err_set(e, ERR_REFUSED, "%s/%s is there and is not ours: move it away",
                            run->m->folder, file);
     }

@@ -607,7 +607,7 @@ static int take_over(struct redo_sink *r, uint64_t *blocks_bytes, struct err *e)
         return err_set(e, ERR_CORRUPT, "%s is too short", r->names.blocks);
     if (open_index(r, &c, &index, e) != 0)
         goto out;
-    if (store_has(s->store_fd, r->names.staged) &&
+    if (folder_has(s->store_fd, r->names.staged) &&
         patch_cursor_open(&older, s->store_fd, r->names.staged, &head, 0, c.blocks_bytes, e) != 0)
         goto out;
     if (merge(r, &c, &index, &older, e) != 0)

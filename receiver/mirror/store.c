@@ -27,87 +27,6 @@ void id_hex(const uint8_t id[MIRROR_ID_BYTES], char out[MIRROR_ID_HEX_BYTES])
         snprintf(out + 2 * i, 3, "%02x", id[i]);
 }
 
-/* --- files and folders --- */
-
-bool store_has(int dir, const char *name)
-{
-    struct stat s;
-
-    return fstatat(dir, name, &s, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-int file_remove(int dir, const char *name, struct err *e)
-{
-    if (unlinkat(dir, name, 0) != 0 && errno != ENOENT)
-        return err_sys(e, "removing %s", name);
-    return 0;
-}
-
-int file_open(int dir, const char *name, int flags, struct err *e)
-{
-    int fd = openat(dir, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    struct stat s;
-
-    if (fd < 0) {
-        err_sys(e, "opening %s", name);
-        return -1;
-    }
-    if (fstat(fd, &s) != 0 || !S_ISREG(s.st_mode)) {
-        io_drop(&fd);
-        err_set(e, ERR_CORRUPT, "%s is not a regular file", name);
-    }
-    return fd;
-}
-
-int folder_each(int dir, int (*each)(void *context, const char *name, struct err *e), void *context,
-                struct err *e)
-{
-    int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-    int rc = 0;
-
-    if (d == NULL) {
-        err_sys(e, "reading a folder");
-        io_drop(&fd);
-        return -1;
-    }
-    while (rc == 0) {
-        struct dirent *entry;
-
-        errno = 0;
-        entry = readdir(d);
-        if (entry == NULL) {
-            /* A listing that fails half-way is no short listing. */
-            if (errno != 0)
-                rc = err_sys(e, "reading a folder");
-            break;
-        }
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            rc = each(context, entry->d_name, e);
-    }
-    closedir(d);
-    return rc;
-}
-
-static int remove_entry(void *context, const char *name, struct err *e)
-{
-    return file_remove(*(int *)context, name, e);
-}
-
-int folder_remove(int dir, const char *name, struct err *e)
-{
-    int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    int rc;
-
-    if (fd < 0)
-        return errno == ENOENT ? 0 : err_sys(e, "removing the folder %s", name);
-    rc = folder_each(fd, remove_entry, &fd, e);
-    io_drop(&fd);
-    if (rc == 0 && unlinkat(dir, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
-        rc = err_sys(e, "removing the folder %s", name);
-    return rc;
-}
-
 /* --- opening --- */
 
 int store_open(struct store *s, int dir, const char *name, const char *path,
@@ -248,7 +167,7 @@ bool store_trusts(const struct store *s, const struct manifest_disk *d)
     if (fstatat(s->folder_fd, d->file, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
         return false;
     image_stat_of(&now, &st);
-    return image_stat_equal(&d->stat, &now) && !store_has(s->store_fd, suspect);
+    return image_stat_equal(&d->stat, &now) && !folder_has(s->store_fd, suspect);
 }
 
 void store_suspect(const struct store *s, uint64_t disk)
@@ -280,7 +199,7 @@ struct patch_head store_head(const struct store *s, enum patch_role role,
 
 bool store_is_pending(const struct store *s)
 {
-    return store_has(s->store_fd, LAYOUT_COMMIT) || store_has(s->folder_fd, LAYOUT_INTERRUPTED);
+    return folder_has(s->store_fd, LAYOUT_COMMIT) || folder_has(s->folder_fd, LAYOUT_INTERRUPTED);
 }
 
 /* A mark without a commit is of a run that died just before it, or of one that is about to. */
@@ -293,7 +212,7 @@ static int drop_mark(struct store *s, struct err *e)
         return publish_remove(s->folder_fd, LAYOUT_INTERRUPTED, e);
     if (lock_take(&run, s->store_fd, LAYOUT_RUN_LOCK, LOCK_EXCLUSIVE, 0, NULL, e) != 0)
         return e->code == ERR_BUSY ? 0 : -1;
-    if (!store_has(s->store_fd, LAYOUT_COMMIT))
+    if (!folder_has(s->store_fd, LAYOUT_COMMIT))
         rc = publish_remove(s->folder_fd, LAYOUT_INTERRUPTED, e);
     lock_release(&run);
     return rc;
@@ -309,7 +228,7 @@ static int finish(struct store *s, bool interrupted, struct err *e)
     if (lock_take(&lock, s->store_fd, LAYOUT_LOCK, LOCK_EXCLUSIVE, s->env.lock_wait_ms, s->env.stop,
                   e) != 0)
         return err_add(e, "%s: a refresh must be finished", s->path);
-    if (store_has(s->store_fd, LAYOUT_COMMIT)) {
+    if (folder_has(s->store_fd, LAYOUT_COMMIT)) {
         if (interrupted)
             env_warn(&s->env, "%s: finishing a refresh that was interrupted", s->path);
         if (store_load_newest(s, e) != 0 || store_apply(s, e) != 0)
@@ -358,7 +277,7 @@ int store_open_reader(struct store *s, const char *folder, const struct mirror_e
             goto fail;
         }
         /* A run may have committed between the two locks. */
-        if (!store_has(s->store_fd, LAYOUT_COMMIT)) {
+        if (!folder_has(s->store_fd, LAYOUT_COMMIT)) {
             if (store_load_newest(s, e) != 0)
                 goto fail;
             return 0;

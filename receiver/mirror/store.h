@@ -4,12 +4,14 @@
 #ifndef RECEIVER_MIRROR_STORE_H
 #define RECEIVER_MIRROR_STORE_H
 
+#include "receiver/base/folder.h"
 #include "receiver/base/lock.h"
 #include "receiver/mirror/image.h"
 #include "receiver/mirror/layout.h"
 #include "receiver/mirror/manifest.h"
 #include "receiver/mirror/mirror.h"
 #include "receiver/mirror/patch.h"
+#include "receiver/restore/descriptor.h"
 
 struct store {
     struct mirror_env env;
@@ -67,21 +69,9 @@ bool store_trusts(const struct store *s, const struct manifest_disk *d);
 void store_suspect(const struct store *s, uint64_t disk);
 
 int store_manifest(const struct store *s, uint64_t number, struct manifest *out, struct err *e);
-bool store_has(int dir, const char *name);
 
 /* The numbers of the kept generations, ascending; free(*out). */
 int store_generations(const struct store *s, uint64_t **out, size_t *count, struct err *e);
-
-/* Calls each(context, name) for the entries of a folder, `.` and `..` left out. */
-int folder_each(int dir, int (*each)(void *context, const char *name, struct err *e), void *context,
-                struct err *e);
-/* Remove a folder with files, one level deep; a missing one is fine. */
-int folder_remove(int dir, const char *name, struct err *e);
-/* Remove a file; a missing one is fine; no fsync. */
-int file_remove(int dir, const char *name, struct err *e);
-
-/* Open an image or digest array: a regular file, no link. */
-int file_open(int dir, const char *name, int flags, struct err *e);
 
 struct patch_head store_head(const struct store *s, enum patch_role role,
                              const struct manifest_disk *d, uint64_t generation,
@@ -91,11 +81,15 @@ static inline struct shape shape_of(const struct manifest_disk *d)
     return (struct shape){ d->capacity_bytes, (uint32_t)d->block_bytes };
 }
 
+/* The text of the descriptor beside a disk's image. */
+static inline int disk_descriptor(const struct manifest_disk *d, char *out, size_t room)
+{
+    const struct descriptor_disk disk = { d->slot, d->capacity_bytes, d->root };
+
+    return descriptor_text(&disk, d->file, out, room);
+}
+
 int random_bytes(void *out, size_t count, struct err *e);
 void id_hex(const uint8_t id[MIRROR_ID_BYTES], char out[MIRROR_ID_HEX_BYTES]);
-
-/* The descriptor's name for an image's, and its text (descriptor.c). */
-void descriptor_name(char out[LAYOUT_NAME_ROOM], const char *image);
-int descriptor_text(const struct manifest_disk *d, const char *image, char *out, size_t room);
 
 #endif

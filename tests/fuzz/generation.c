@@ -87,7 +87,7 @@ static const struct mirror_list *list(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct mirror_list *l = list();
-    const struct mirror_list_item *item = NULL;
+    const struct generation_item *item = NULL;
     uint64_t partial = 77;
     struct err e;
     char *gen;
@@ -100,7 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         FUZZ_CHECK(e.code == ERR_NOT_FOUND || e.code == ERR_USAGE);
     }
-    mirror_item_is_of_vm(mirror_list_at(l, 0), gen);
+    generation_is_of_vm(mirror_list_at(l, 0), gen);
     free(gen);
     fuzz_end();
     return 0;

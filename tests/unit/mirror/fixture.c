@@ -335,7 +335,7 @@ static unsigned restores;
 
 int restore_gen(struct host *h, const char *gen, char out[128], struct err *e)
 {
-    const struct mirror_list_item *item;
+    const struct generation_item *item;
     struct mirror_list *l = NULL;
     struct mirror_restored r;
     int rc;

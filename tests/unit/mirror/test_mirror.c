@@ -260,7 +260,7 @@ static void an_excluded_disk_stays_as_it_is(void **state)
 {
     struct host *h = *state;
     struct disk *a = some_disk(h, "scsi0:0", UUID_A), *b = some_disk(h, "scsi0:1", UUID_B), was_b;
-    const struct mirror_list_item *item;
+    const struct generation_item *item;
     struct mirror_list *l;
     struct walk w = { 0 };
     struct err e;
@@ -395,7 +395,7 @@ static void lost_content_damages_the_generations_that_need_it(void **state)
 {
     struct host *h = *state;
     struct disk *d = some_disk(h, "scsi0:0", UUID_A), was[5];
-    const struct mirror_list_item *item;
+    const struct generation_item *item;
     struct mirror_list *l;
     struct walk w = { 0 };
     struct problems p;
@@ -807,7 +807,7 @@ static void a_restore_wants_an_empty_place(void **state)
 {
     struct host *h = *state;
     struct disk *d = some_disk(h, "scsi0:0", UUID_A);
-    const struct mirror_list_item *item;
+    const struct generation_item *item;
     struct mirror_restored r;
     struct mirror_list *l;
     char to[128], file[160];
@@ -962,7 +962,7 @@ static void qemu_reads_image_and_descriptor(void **state)
 static void generations_are_found_by_time_and_id(void **state)
 {
     struct host *h = *state;
-    const struct mirror_list_item *item;
+    const struct generation_item *item;
     struct mirror_list *l;
     uint64_t partial;
     struct err e;

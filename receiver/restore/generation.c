@@ -1,5 +1,6 @@
 /* The generation that a user means: GEN of cli.md. */
-#include <ctype.h>
+#include "receiver/restore/generation.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,30 +8,18 @@
 #include <time.h>
 
 #include "protocol/base/err.h"
-#include "receiver/mirror/mirror_read.h"
 
 enum { GEN_MAX = 4096, ID_PREFIX_LEAST = 4, NUMBER_DIGITS = 9 };
 
-static const char *base_name(const char *path)
-{
-    const char *slash;
-    size_t count = strlen(path);
-
-    while (count > 1 && path[count - 1] == '/')
-        count--;
-    slash = memrchr(path, '/', count);
-    return slash != NULL && slash[1] != 0 ? slash + 1 : path;
-}
-
-static bool is_named(const struct mirror_list_item *i, const char *name)
+static bool is_named(const struct generation_item *i, const char *name)
 {
     if (strncmp(name, "uuid:", 5) == 0 && strcasecmp(name + 5, i->uuid) == 0)
         return true;
     return strcmp(i->vm, name) == 0 || strcmp(i->vm_now, name) == 0 ||
-           strcmp(base_name(i->folder), name) == 0;
+           (i->called != NULL && strcmp(i->called, name) == 0);
 }
 
-bool mirror_item_is_of_vm(const struct mirror_list_item *item, const char *vm)
+bool generation_is_of_vm(const struct generation_item *item, const char *vm)
 {
     const char *slash = strchr(vm, '/');
 
@@ -40,76 +29,83 @@ bool mirror_item_is_of_vm(const struct mirror_list_item *item, const char *vm)
            strncmp(vm, item->host, (size_t)(slash - vm)) == 0 && is_named(item, slash + 1);
 }
 
-/* An old name counts for the whole mirror: does any generation of this folder match? */
-static bool folder_matches(const struct mirror_list *l, const char *folder, const char *vm)
+/* An old name counts for the whole VM: does any generation of this place match? */
+static bool vm_matches(const struct generation_list *l, const char *place, const char *vm)
 {
-    for (size_t i = 0; i < mirror_list_count(l); i++) {
-        const struct mirror_list_item *item = mirror_list_at(l, i);
+    for (size_t i = 0; i < l->count; i++) {
+        const struct generation_item *item = l->at(l->context, i);
 
-        if (strcmp(item->folder, folder) == 0 && mirror_item_is_of_vm(item, vm))
+        if (strcmp(item->place, place) == 0 && generation_is_of_vm(item, vm))
             return true;
     }
     return false;
 }
 
-/* The one folder that `vm` means; NULL vm: the only one there is. */
-static int one_folder(const struct mirror_list *l, const char *vm, const char **out, struct err *e)
+static const char *name_of(const struct generation_item *item)
+{
+    return item->called != NULL ? item->called : item->vm_now;
+}
+
+int generation_find_vm(const struct generation_list *l, const char *vm, const char **out,
+                       struct err *e)
 {
     const char *found = NULL, *last = NULL;
     char names[300] = "";
     unsigned count = 0;
 
-    for (size_t i = 0; i < mirror_list_count(l); i++) {
-        const char *folder = mirror_list_at(l, i)->folder;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct generation_item *item = l->at(l->context, i);
         size_t used = strlen(names);
 
-        if ((last != NULL && strcmp(folder, last) == 0) ||
-            (vm != NULL && !folder_matches(l, folder, vm)))
+        if ((last != NULL && strcmp(item->place, last) == 0) ||
+            (vm != NULL && !vm_matches(l, item->place, vm)))
             continue;
-        last = folder;
-        if (vm == NULL || folder_matches(l, folder, vm)) {
-            found = folder;
-            count++;
-            snprintf(names + used, sizeof names - used, "%s%s (%s)", count > 1 ? ", " : "",
-                     base_name(folder), mirror_list_at(l, i)->host);
-        }
+        last = found = item->place;
+        count++;
+        snprintf(names + used, sizeof names - used, "%s%s (%s)", count > 1 ? ", " : "",
+                 name_of(item), item->host);
     }
     if (count == 1) {
         *out = found;
         return 0;
     }
     if (count == 0)
-        return vm != NULL ? err_set(e, ERR_NOT_FOUND, "no mirror of a VM %s is here", vm)
+        return vm != NULL ? err_set(e, ERR_NOT_FOUND, "no generation of a VM %s is here", vm)
                           : err_set(e, ERR_NOT_FOUND, "no generation is here");
     return err_set(e, ERR_NOT_FOUND, "%s means more than one VM: %s", vm != NULL ? vm : "that",
                    names);
 }
 
-static int by_number(const struct mirror_list *l, const char *folder, uint64_t number,
-                     const struct mirror_list_item **out, struct err *e)
+static int by_number(const struct generation_list *l, const char *place, uint64_t number,
+                     const struct generation_item **out, struct err *e)
 {
-    for (size_t i = 0; i < mirror_list_count(l); i++) {
-        const struct mirror_list_item *item = mirror_list_at(l, i);
+    const char *name = "it";
 
-        if (strcmp(item->folder, folder) == 0 && item->number == number) {
+    for (size_t i = 0; i < l->count; i++) {
+        const struct generation_item *item = l->at(l->context, i);
+
+        if (strcmp(item->place, place) != 0)
+            continue;
+        name = name_of(item);
+        if (item->number == number) {
             *out = item;
             return 0;
         }
     }
-    return err_set(e, ERR_NOT_FOUND, "%s has no generation %" PRIu64, base_name(folder), number);
+    return err_set(e, ERR_NOT_FOUND, "%s has no generation %" PRIu64, name, number);
 }
 
 /* The newest ok one in [from, to), and a partial one that is newer. */
-static int by_time(const struct mirror_list *l, const char *folder, int64_t from, int64_t to,
-                   const struct mirror_list_item **out, uint64_t *newer_partial)
+static int by_time(const struct generation_list *l, const char *place, int64_t from, int64_t to,
+                   const struct generation_item **out, uint64_t *newer_partial)
 {
     uint64_t partial = 0;
 
     *out = NULL;
-    for (size_t i = 0; i < mirror_list_count(l); i++) {
-        const struct mirror_list_item *item = mirror_list_at(l, i);
+    for (size_t i = 0; i < l->count; i++) {
+        const struct generation_item *item = l->at(l->context, i);
 
-        if (strcmp(item->folder, folder) != 0 || item->time < from || item->time >= to)
+        if (strcmp(item->place, place) != 0 || item->time < from || item->time >= to)
             continue;
         if (strcmp(item->outcome, "ok") == 0)
             *out = item;
@@ -213,15 +209,15 @@ static bool all_digits(const char *text, size_t most)
     return count > 0 && count <= most && strspn(text, "0123456789") == count && text[0] != '0';
 }
 
-static int by_id(const struct mirror_list *l, const char *prefix,
-                 const struct mirror_list_item **out, struct err *e)
+static int by_id(const struct generation_list *l, const char *prefix,
+                 const struct generation_item **out, struct err *e)
 {
     size_t count = strlen(prefix);
     unsigned found = 0;
 
-    for (size_t i = 0; i < mirror_list_count(l); i++)
-        if (strncmp(mirror_list_at(l, i)->id, prefix, count) == 0) {
-            *out = mirror_list_at(l, i);
+    for (size_t i = 0; i < l->count; i++)
+        if (strncmp(l->at(l->context, i)->id, prefix, count) == 0) {
+            *out = l->at(l->context, i);
             found++;
         }
     if (found == 1)
@@ -232,18 +228,18 @@ static int by_id(const struct mirror_list *l, const char *prefix,
                    prefix);
 }
 
-static int without_vm(const struct mirror_list *l, const char *gen,
-                      const struct mirror_list_item **out, struct err *e)
+static int without_vm(const struct generation_list *l, const char *gen,
+                      const struct generation_item **out, struct err *e)
 {
     size_t count = strlen(gen);
-    const char *folder;
+    const char *place;
 
     if (all_digits(gen, NUMBER_DIGITS)) {
-        if (one_folder(l, NULL, &folder, e) != 0)
+        if (generation_find_vm(l, NULL, &place, e) != 0)
             return err_add(e, "%s", gen);
-        return by_number(l, folder, strtoull(gen, NULL, 10), out, e);
+        return by_number(l, place, strtoull(gen, NULL, 10), out, e);
     }
-    if (count >= ID_PREFIX_LEAST && count < MIRROR_ID_HEX_BYTES &&
+    if (count >= ID_PREFIX_LEAST && count < GENERATION_ID_ROOM &&
         strspn(gen, "0123456789abcdef") == count)
         return by_id(l, gen, out, e);
     return err_set(e, ERR_USAGE,
@@ -251,12 +247,12 @@ static int without_vm(const struct mirror_list *l, const char *gen,
                    gen);
 }
 
-int mirror_find(const struct mirror_list *l, const char *gen, const struct mirror_list_item **out,
-                uint64_t *newer_partial, struct err *e)
+int generation_find(const struct generation_list *l, const char *gen,
+                    const struct generation_item **out, uint64_t *newer_partial, struct err *e)
 {
     const char *at = strrchr(gen, '@');
     int64_t from = INT64_MIN, to = INT64_MAX;
-    const char *folder;
+    const char *place;
     char *vm;
     int rc;
 
@@ -269,15 +265,15 @@ int mirror_find(const struct mirror_list *l, const char *gen, const struct mirro
     vm = strndup(gen, (size_t)(at - gen));
     if (vm == NULL)
         return err_sys(e, "getting memory");
-    rc = one_folder(l, vm, &folder, e);
+    rc = generation_find_vm(l, vm, &place, e);
     free(vm);
     if (rc != 0)
         return -1;
     if (all_digits(at + 1, 18))
-        return by_number(l, folder, strtoull(at + 1, NULL, 10), out, e);
+        return by_number(l, place, strtoull(at + 1, NULL, 10), out, e);
     if (strcmp(at + 1, "latest") != 0 && !parse_time(at + 1, &from, &to))
         return err_set(e, ERR_USAGE, "%s: what follows the @ is a number, `latest` or a date", gen);
-    if (by_time(l, folder, from, to, out, newer_partial) != 0)
+    if (by_time(l, place, from, to, out, newer_partial) != 0)
         return err_set(e, ERR_NOT_FOUND, "%s: there is no good generation of that time", gen);
     return 0;
 }

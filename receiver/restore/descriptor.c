@@ -1,4 +1,5 @@
-/* The small VMDK descriptor that stands beside an image, so that any tool opens it as a disk. */
+#include "receiver/restore/descriptor.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -6,15 +7,24 @@
 #include "protocol/base/bytes.h"
 #include "protocol/base/checked.h"
 #include "protocol/vmdk/descriptor.h"
-#include "receiver/mirror/store.h"
 
-void descriptor_name(char out[LAYOUT_NAME_ROOM], const char *image)
+void image_name(char out[IMAGE_NAME_ROOM], const char *slot)
+{
+    char *colon;
+
+    snprintf(out, IMAGE_NAME_ROOM, "disk-%s.raw", slot);
+    colon = strchr(out, ':');
+    if (colon != NULL)
+        *colon = '-';
+}
+
+void descriptor_name(char out[IMAGE_NAME_ROOM], const char *image)
 {
     size_t stem = strlen(image);
 
     if (stem > 4 && strcmp(image + stem - 4, ".raw") == 0)
         stem -= 4;
-    layout_name(out, "%.*s.vmdk", (int)stem, image);
+    snprintf(out, IMAGE_NAME_ROOM, "%.*s.vmdk", (int)stem, image);
 }
 
 /* The content id changes with the content; ffffffff and fffffffe have meanings of their own. */
@@ -26,7 +36,7 @@ static uint32_t content_id(const struct digest *root)
     return cid >= 0xfffffffe ? 0x7ffffffe : cid;
 }
 
-int descriptor_text(const struct manifest_disk *d, const char *image, char *out, size_t room)
+int descriptor_text(const struct descriptor_disk *d, const char *image, char *out, size_t room)
 {
     /* What we write is checked to be what was written: the geometry is the same for all adapters.
      */
