@@ -1,4 +1,4 @@
-/* vmferry check --mirror DIR [GEN] */
+/* vmferry check (--repo REPO|--mirror DIR) [GEN] */
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +8,7 @@
 #include "receiver/base/sizes.h"
 #include "receiver/base/utf8.h"
 #include "receiver/cli/app.h"
+#include "receiver/cli/check_repository.h"
 #include "receiver/cli/commands.h"
 #include "receiver/cli/events.h"
 #include "receiver/cli/exit_codes.h"
@@ -107,7 +108,7 @@ static void conclude(struct app *app)
     }
 }
 
-int cmd_check(struct app *app, struct err *e)
+static int check_mirrors(struct app *app, struct err *e)
 {
     const struct options *o = app->options;
     char **folders = NULL;
@@ -133,4 +134,9 @@ int cmd_check(struct app *app, struct err *e)
 out:
     mirror_folders_free(folders, count);
     return rc;
+}
+
+int cmd_check(struct app *app, struct err *e)
+{
+    return app->options->mirror != NULL ? check_mirrors(app, e) : check_repository(app, e);
 }

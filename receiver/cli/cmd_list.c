@@ -1,4 +1,4 @@
-/* vmferry list --mirror DIR [VM] */
+/* vmferry list (--repo REPO|--mirror DIR) [VM] */
 #include <string.h>
 
 #include "protocol/base/err.h"
@@ -12,7 +12,9 @@
 #include "receiver/cli/events.h"
 #include "receiver/cli/exit_codes.h"
 #include "receiver/cli/report.h"
+#include "receiver/cli/repository.h"
 #include "receiver/cli/table.h"
+#include "receiver/job/repo_list.h"
 #include "receiver/mirror/mirror_read.h"
 
 static bool wanted(const struct app *app, const struct generation_item *g)
@@ -44,7 +46,7 @@ static void put_disk(struct json *j, const struct generation_disk *d)
     json_close(j);
 }
 
-static void put_item(struct json *j, const struct generation_item *g)
+static void put_item(struct json *j, const struct generation_item *g, bool mirror)
 {
     json_object(j, NULL);
     json_number(j, "generation", g->number);
@@ -69,7 +71,7 @@ static void put_item(struct json *j, const struct generation_item *g)
     json_text(j, "read_path", g->read_path);
     json_text(j, "change_source", g->change_source);
     json_bool(j, "damaged", g->damaged);
-    json_text(j, "folder", g->place);
+    json_text(j, mirror ? "folder" : "vm_key", g->place);
     json_array(j, "disks");
     for (size_t i = 0; i < g->disk_count; i++)
         put_disk(j, &g->disks[i]);
@@ -77,14 +79,14 @@ static void put_item(struct json *j, const struct generation_item *g)
     json_close(j);
 }
 
-static size_t print_json(struct app *app, const struct mirror_list *l)
+static size_t print_json(struct app *app, const struct generation_list *l)
 {
     struct json *j = report_array_begin(app->report);
     size_t count = 0;
 
-    for (size_t i = 0; j != NULL && i < mirror_list_count(l); i++) {
-        if (wanted(app, mirror_list_at(l, i))) {
-            put_item(j, mirror_list_at(l, i));
+    for (size_t i = 0; j != NULL && i < l->count; i++) {
+        if (wanted(app, l->at(l->context, i))) {
+            put_item(j, l->at(l->context, i), app->options->mirror != NULL);
             count++;
         }
     }
@@ -136,7 +138,7 @@ static void print_exceptions(const struct generation_item *g)
             printf("  %s@%llu: %s has lost %llu blocks\n", vm, (unsigned long long)g->number,
                    d->slot, (unsigned long long)d->damaged_blocks);
         if (d->of_generation == 0)
-            printf("  %s@%llu: %s was left out and has never been mirrored\n", vm,
+            printf("  %s@%llu: %s was left out and has never been stored\n", vm,
                    (unsigned long long)g->number, d->slot);
         else if (d->of_generation != g->number)
             printf("  %s@%llu: %s was left out and is that of generation %llu\n", vm,
@@ -145,14 +147,14 @@ static void print_exceptions(const struct generation_item *g)
 }
 
 /* The generations of one VM: items from first on that lie in the same folder.  Sets *end. */
-static int print_vm(const struct mirror_list *l, size_t first, size_t *end, struct err *e)
+static int print_vm(const struct generation_list *l, size_t first, size_t *end, struct err *e)
 {
     static const struct table_column columns[] = {
         { "GEN", true, false },    { "TIME", false, false },   { "KIND", false, false },
         { "SIZE", true, false },   { "READ", true, false },    { "SENT", true, false },
         { "STORED", true, false }, { "CHECKED", true, false }, { "ID", false, false },
     };
-    const struct generation_item *g = mirror_list_at(l, first);
+    const struct generation_item *g = l->at(l->context, first);
     char vm[512], host[256];
     struct table *t = NULL;
     size_t i;
@@ -160,19 +162,19 @@ static int print_vm(const struct mirror_list *l, size_t first, size_t *end, stru
 
     if (table_new(&t, columns, 9, e) != 0)
         goto out;
-    for (i = first; i < mirror_list_count(l); i++) {
-        if (strcmp(mirror_list_at(l, i)->place, g->place) != 0)
+    for (i = first; i < l->count; i++) {
+        if (strcmp(l->at(l->context, i)->place, g->place) != 0)
             break;
-        if (add_row(t, mirror_list_at(l, i), e) != 0)
+        if (add_row(t, l->at(l->context, i), e) != 0)
             goto out;
     }
     utf8_show(vm, sizeof vm, g->vm_now);
     utf8_show(host, sizeof host, g->host);
-    g = mirror_list_at(l, i - 1);
+    g = l->at(l->context, i - 1);
     printf("%s on %s, %zu disk%s\n", vm, host, g->disk_count, g->disk_count == 1 ? "" : "s");
     table_print(t, stdout, app_columns(), 2);
     for (*end = i, i = first; i < *end; i++)
-        print_exceptions(mirror_list_at(l, i));
+        print_exceptions(l->at(l->context, i));
     rc = 0;
 
 out:
@@ -180,10 +182,11 @@ out:
     return rc;
 }
 
-static int print_tables(struct app *app, const struct mirror_list *l, size_t *count, struct err *e)
+static int print_tables(struct app *app, const struct generation_list *l, size_t *count,
+                        struct err *e)
 {
-    for (size_t i = 0, end = 0; i < mirror_list_count(l); i = end) {
-        if (!wanted(app, mirror_list_at(l, i))) {
+    for (size_t i = 0, end = 0; i < l->count; i = end) {
+        if (!wanted(app, l->at(l->context, i))) {
             end = i + 1;
             continue;
         }
@@ -196,39 +199,77 @@ static int print_tables(struct app *app, const struct mirror_list *l, size_t *co
     return 0;
 }
 
-int cmd_list(struct app *app, struct err *e)
+/* Nothing to print is an error where a VM was named, and an error comes instead of the array. */
+static int check_named(struct app *app, const struct generation_list *l, struct err *e)
 {
     const struct options *o = app->options;
-    struct mirror_env env = events_mirror_env(app);
-    struct mirror_list *l = NULL;
-    size_t count = 0, problems;
-    int rc = -1;
 
-    if (mirror_list_load(&l, o->mirror, &env, e) != 0)
-        goto out;
-    problems = mirror_list_problem_count(l);
-    for (size_t i = 0; i < problems; i++)
-        log_error("%s", mirror_list_problem(l, i));
-    if (o->operand_count > 0) {
-        /* Nothing to print is an error here, and an error comes instead of the array. */
-        for (size_t i = 0; i < mirror_list_count(l); i++)
-            count += wanted(app, mirror_list_at(l, i));
-        if (count == 0) {
-            err_set(e, ERR_NOT_FOUND, "%s holds no mirror of \"%s\"", o->mirror, o->operands[0]);
-            goto out;
-        }
-        count = 0;
-    }
+    for (size_t i = 0; i < l->count; i++)
+        if (wanted(app, l->at(l->context, i)))
+            return 0;
+    return o->operand_count == 0
+               ? 0
+               : err_set(e, ERR_NOT_FOUND, "%s holds no %s of \"%s\"",
+                         o->mirror != NULL ? o->mirror : o->repo,
+                         o->mirror != NULL ? "mirror" : "generation", o->operands[0]);
+}
+
+static int show(struct app *app, const struct generation_list *l, size_t problems, struct err *e)
+{
+    const struct options *o = app->options;
+    size_t count = 0;
+
+    if (check_named(app, l, e) != 0)
+        return -1;
     if (o->json)
         count = print_json(app, l);
     else if (print_tables(app, l, &count, e) != 0)
-        goto out;
+        return -1;
     if (count == 0 && problems == 0)
-        log_note("%s holds no mirrors yet", o->mirror);
+        log_note("%s holds no %s yet", o->mirror != NULL ? o->mirror : o->repo,
+                 o->mirror != NULL ? "mirrors" : "generations");
     app->exit_code = problems > 0 ? EXIT_INTEGRITY : EXIT_OK;
-    rc = 0;
+    return 0;
+}
 
-out:
+static int list_mirrors(struct app *app, struct err *e)
+{
+    struct mirror_env env = events_mirror_env(app);
+    struct generation_list all;
+    struct mirror_list *l;
+    int rc;
+
+    if (mirror_list_load(&l, app->options->mirror, &env, e) != 0)
+        return -1;
+    for (size_t i = 0; i < mirror_list_problem_count(l); i++)
+        log_error("%s", mirror_list_problem(l, i));
+    all = mirror_list_generations(l);
+    rc = show(app, &all, mirror_list_problem_count(l), e);
     mirror_list_free(l);
     return rc;
+}
+
+static int list_repository(struct app *app, struct err *e)
+{
+    struct repository r;
+    struct generation_list all;
+    struct repo_list *l = NULL;
+    int rc = -1;
+
+    if (repository_open(&r, app, REPO_SHARED, true, e) != 0 || repo_list_load(&l, r.repo, e) != 0)
+        goto out;
+    for (size_t i = 0; i < repo_list_problem_count(l); i++)
+        log_error("%s", repo_list_problem(l, i));
+    all = repo_list_generations(l);
+    rc = show(app, &all, repo_list_problem_count(l), e);
+
+out:
+    repo_list_free(l);
+    repository_close(&r);
+    return rc;
+}
+
+int cmd_list(struct app *app, struct err *e)
+{
+    return app->options->mirror != NULL ? list_mirrors(app, e) : list_repository(app, e);
 }

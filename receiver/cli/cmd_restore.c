@@ -1,4 +1,4 @@
-/* vmferry restore GEN --mirror DIR --output DIR2 */
+/* vmferry restore GEN (--repo REPO|--mirror DIR) --output DIR2 */
 #include <string.h>
 
 #include "protocol/base/err.h"
@@ -9,12 +9,14 @@
 #include "receiver/cli/app.h"
 #include "receiver/cli/commands.h"
 #include "receiver/cli/events.h"
+#include "receiver/cli/repository.h"
 #include "receiver/cli/targets.h"
+#include "receiver/job/repo_list.h"
+#include "receiver/job/repo_restore.h"
 #include "receiver/mirror/mirror_read.h"
 
 /* The generation as a result of the summary. */
-static struct vm_result *add_result(struct app *app, const struct generation_item *g,
-                                    struct err *e)
+static struct vm_result *add_result(struct app *app, const struct generation_item *g, struct err *e)
 {
     struct vm_result *v = run_result_add(&app->result, g->vm, e);
 
@@ -38,20 +40,45 @@ static struct vm_result *add_result(struct app *app, const struct generation_ite
     return v;
 }
 
-static void tell(const struct generation_item *g, const struct mirror_restored *done,
-                 const char *to, uint64_t ms)
+static void tell(const struct generation_item *g, uint64_t disks, uint64_t bytes, const char *to,
+                 uint64_t ms)
 {
     char vm[512], size[SIZE_TEXT_BYTES], time[SIZE_TEXT_BYTES], rate[SIZE_TEXT_BYTES], place[1024];
 
     utf8_show(vm, sizeof vm, g->vm);
     utf8_show(place, sizeof place, to);
     printf("%s@%llu: %llu disk%s, %s, to %s in %s (%s)\n", vm, (unsigned long long)g->number,
-           (unsigned long long)done->disks, done->disks == 1 ? "" : "s",
-           size_text(size, done->bytes), place, duration_text(time, (ms + 500) / 1000),
-           rate_text(rate, done->bytes, ms));
+           (unsigned long long)disks, disks == 1 ? "" : "s", size_text(size, bytes), place,
+           duration_text(time, (ms + 500) / 1000), rate_text(rate, bytes, ms));
 }
 
-int cmd_restore(struct app *app, struct err *e)
+static void warn_of_partial(const struct generation_item *g, uint64_t newer)
+{
+    if (newer > 0)
+        log_warning("%s: generation %llu is newer but partial; this is generation %llu", g->vm,
+                    (unsigned long long)newer, (unsigned long long)g->number);
+    if (strcmp(g->outcome, "partial") == 0)
+        log_warning("%s: generation %llu is partial: not every disk of the VM is in it", g->vm,
+                    (unsigned long long)g->number);
+}
+
+/* The end of the one generation that was asked for. */
+static void conclude(struct app *app, const struct generation_item *g, struct vm_result *v,
+                     uint64_t disks, uint64_t bytes, uint64_t began)
+{
+    v->ms = io_clock_ms() - began;
+    events_of(app).vm_end(app, v);
+    if (v->outcome == OUTCOME_OK && !app->options->json)
+        tell(g, disks, bytes, app->options->output, v->ms);
+}
+
+static void succeed(struct vm_result *v)
+{
+    v->outcome = OUTCOME_OK;
+    v->why.code = ERR_NONE;
+}
+
+static int restore_mirror(struct app *app, struct err *e)
 {
     const struct options *o = app->options;
     struct mirror_env env = events_mirror_env(app);
@@ -62,11 +89,10 @@ int cmd_restore(struct app *app, struct err *e)
     uint64_t newer = 0, began = io_clock_ms();
     int rc = -1;
 
-    if (is_datastore_place(o->output)) {
-        err_set(e, ERR_USAGE, "\"%s\" is a place on a host; --output needs a local directory",
-                o->output);
-        return -1;
-    }
+    if (o->only_count > 0)
+        return err_set(e, ERR_USAGE,
+                       "--only-disk is for repositories: the disks of a mirror are "
+                       "plain files in its folder");
     if (mirror_list_load(&l, o->mirror, &env, e) != 0)
         goto out;
     for (size_t i = 0; i < mirror_list_problem_count(l); i++)
@@ -82,23 +108,57 @@ int cmd_restore(struct app *app, struct err *e)
     v = add_result(app, g, e);
     if (v == NULL)
         goto out;
-    if (newer > 0)
-        log_warning("%s: generation %llu is newer but partial; this is generation %llu", g->vm,
-                    (unsigned long long)newer, (unsigned long long)g->number);
-    if (strcmp(g->outcome, "partial") == 0)
-        log_warning("%s: generation %llu is partial: not every disk of the VM is in it", g->vm,
-                    (unsigned long long)g->number);
-    if (mirror_restore(g, o->output, &env, &done, &v->why) == 0) {
-        v->outcome = OUTCOME_OK;
-        v->why.code = ERR_NONE;
-    }
-    v->ms = io_clock_ms() - began;
-    events_of(app).vm_end(app, v);
-    if (v->outcome == OUTCOME_OK && !o->json)
-        tell(g, &done, o->output, v->ms);
+    warn_of_partial(g, newer);
+    if (mirror_restore(g, o->output, &env, &done, &v->why) == 0)
+        succeed(v);
+    conclude(app, g, v, done.disks, done.bytes, began);
     rc = 0;
 
 out:
     mirror_list_free(l);
     return rc;
+}
+
+static int restore_repository(struct app *app, struct err *e)
+{
+    const struct options *o = app->options;
+    const struct disk_list only = { o->only, o->only_count };
+    struct repo_env env = events_repo_env(app);
+    struct repo_restored done = { 0 };
+    const struct generation_item *g = NULL;
+    struct repo_list *l = NULL;
+    struct repository r;
+    struct vm_result *v;
+    uint64_t newer = 0, began = io_clock_ms();
+    int rc = -1;
+
+    if (repository_open(&r, app, REPO_SHARED, true, e) != 0 || repo_list_load(&l, r.repo, e) != 0)
+        goto out;
+    for (size_t i = 0; i < repo_list_problem_count(l); i++)
+        log_warning("%s", repo_list_problem(l, i));
+    if (repo_list_find(l, o->operands[0], &g, &newer, e) != 0)
+        goto out;
+    v = add_result(app, g, e);
+    if (v == NULL)
+        goto out;
+    warn_of_partial(g, newer);
+    if (repo_restore(r.repo, g, &only, o->output, &env, &done, &v->why) == 0)
+        succeed(v);
+    conclude(app, g, v, done.disks, done.bytes, began);
+    rc = 0;
+
+out:
+    repo_list_free(l);
+    repository_close(&r);
+    return rc;
+}
+
+int cmd_restore(struct app *app, struct err *e)
+{
+    const char *to = app->options->output;
+
+    if (is_datastore_place(to))
+        return err_set(e, ERR_USAGE,
+                       "\"%s\" is a place on a host; --output needs a local directory", to);
+    return app->options->mirror != NULL ? restore_mirror(app, e) : restore_repository(app, e);
 }

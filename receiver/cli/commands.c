@@ -10,6 +10,11 @@
 #include "receiver/cli/table.h"
 
 #define BIT OPTION_BIT
+/* What opens an encrypted repository. */
+#define KEYS                                                                                       \
+    (BIT(OPTION_REPO_PASSWORD_FILE) | BIT(OPTION_REPO_PASSWORD_COMMAND) | BIT(OPTION_KEY_FILE))
+#define STORES (BIT(OPTION_MIRROR) | BIT(OPTION_REPO))
+
 enum { MANY = 1000000, HELP_COLUMNS = 79 };
 
 static const struct command commands[] = {
@@ -76,50 +81,107 @@ static const struct command commands[] = {
     },
     {
         .name = "list",
-        .operands = "--mirror DIR [VM]",
+        .operands = "(--repo REPO|--mirror DIR) [VM]",
         .summary = "list the generations that a store holds",
-        .text = "The generations of every mirror in DIR, or of one VM: number, time, size, "
-                "and what was read, sent and stored.",
+        .text = "The generations of every VM in the repository, or of every mirror in DIR, or of "
+                "one VM: number, time, size, and what was read, sent and stored.",
         .examples = "  vmferry list --mirror /srv/mirrors\n"
-                    "  vmferry list --mirror /srv/mirrors web01 --json\n",
+                    "  vmferry list --repo /srv/repo web01 --json\n",
         .operands_min = 0,
         .operands_max = 1,
-        .accepts = BIT(OPTION_MIRROR),
-        .needs = BIT(OPTION_MIRROR),
+        .accepts = STORES | KEYS,
+        .needs_one = STORES,
         .list_like = true,
         .run = cmd_list,
     },
     {
         .name = "restore",
-        .operands = "GEN --mirror DIR --output DIR2",
+        .operands = "GEN (--repo REPO|--mirror DIR) --output DIR2",
         .summary = "write a generation's disks and configuration to a directory",
         .text = "GEN is VM@N, a bare N where one VM is meant, VM@latest, VM@2026-11-20 or an "
                 "id.  DIR2 is made; it must be absent or empty.  Every block is checked "
-                "while it is copied.",
-        .examples = "  vmferry restore web01@latest --mirror /srv/mirrors --output /tmp/web01\n"
-                    "  vmferry restore 3 --mirror /srv/mirrors/web01 --output /tmp/web01-3\n"
-                    "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n",
+                "while it is copied.  Of a repository single disks may be asked for.",
+        .examples =
+            "  vmferry restore web01@latest --mirror /srv/mirrors --output /tmp/web01\n"
+            "  vmferry restore 3 --mirror /srv/mirrors/web01 --output /tmp/web01-3\n"
+            "  vmferry restore web01@7 --repo /srv/repo --only-disk scsi0:1 --output /tmp/d\n"
+            "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n",
         .operands_min = 1,
         .operands_max = 1,
-        .accepts = BIT(OPTION_MIRROR) | BIT(OPTION_OUTPUT),
-        .needs = BIT(OPTION_MIRROR) | BIT(OPTION_OUTPUT),
+        .accepts = STORES | KEYS | BIT(OPTION_OUTPUT) | BIT(OPTION_ONLY_DISK),
+        .needs = BIT(OPTION_OUTPUT),
+        .needs_one = STORES,
         .run = cmd_restore,
     },
     {
         .name = "check",
-        .operands = "--mirror DIR [GEN]",
+        .operands = "(--repo REPO|--mirror DIR) [GEN]",
         .summary = "check that a store is whole",
-        .text = "Structure of every mirror in DIR, or of the one that GEN names; with "
-                "--read-data every byte is read and compared with its digest.  Ends with 5 "
-                "when there is damage.",
+        .text =
+            "Structure of the repository, or of every mirror in DIR, or of what GEN names; with "
+            "--read-data every byte is read and compared with its digest.  Damaged blocks of "
+            "a repository are set aside: the next backup that has them stores them again.  "
+            "Ends with 5 when there is damage.",
         .examples = "  vmferry check --mirror /srv/mirrors\n"
                     "  vmferry check --mirror /srv/mirrors web01 --read-data\n"
-                    "  vmferry check --mirror /srv/mirrors --read-data=2/7\n",
+                    "  vmferry check --repo /srv/repo --read-data=2/7\n",
         .operands_min = 0,
         .operands_max = 1,
-        .accepts = BIT(OPTION_MIRROR) | BIT(OPTION_READ_DATA),
-        .needs = BIT(OPTION_MIRROR),
+        .accepts = STORES | KEYS | BIT(OPTION_READ_DATA),
+        .needs_one = STORES,
         .run = cmd_check,
+    },
+    {
+        .name = "backup",
+        .operands = "HOST VM... --repo REPO | --file NAME=DISK... --repo REPO",
+        .summary = "add a generation of VMs to a repository",
+        .text = "Takes a snapshot of each VM, stores what changed since its last generation in "
+                "the repository, and removes the snapshot.  With --file local images are stored "
+                "instead: equal NAMEs are one VM's disks in order; a name that ends with .vmdk is "
+                "a VMDK chain, every other one a raw image.  A run that is cut goes on where it "
+                "was.",
+        .examples =
+            "  vmferry backup esx1 web01 'db*' --repo /srv/repo\n"
+            "  vmferry backup esx1 web01 --repo /srv/repo --tag before-upgrade\n"
+            "  vmferry backup --file old=/vm/a.vmdk --file old=/vm/b.raw --repo /srv/repo\n",
+        .operands_max = MANY,
+        .accepts = BIT(OPTION_REPO) | KEYS | BIT(OPTION_FILE) | BIT(OPTION_TAG) |
+                   BIT(OPTION_VOLUME) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |
+                   BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
+                   BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
+                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
+                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+        .needs = BIT(OPTION_REPO),
+        .run = cmd_backup,
+    },
+    {
+        .name = "init",
+        .operands = "--repo REPO",
+        .summary = "make a new repository",
+        .text = "Makes REPO, which must be absent or empty, and tries there what a repository "
+                "relies on.  With --encrypt a passphrase is asked for; without it nothing can be "
+                "read again.",
+        .examples = "  vmferry init --repo /srv/repo\n"
+                    "  vmferry init --repo /srv/repo --encrypt --repo-password-file /root/pass\n",
+        .accepts = BIT(OPTION_REPO) | BIT(OPTION_ENCRYPT) | BIT(OPTION_APPEND_ONLY) |
+                   BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_REPO_PASSWORD_FILE) |
+                   BIT(OPTION_REPO_PASSWORD_COMMAND),
+        .needs = BIT(OPTION_REPO),
+        .run = cmd_init,
+    },
+    {
+        .name = "stats",
+        .operands = "--repo REPO [VM]",
+        .summary = "show who uses what in a repository",
+        .text = "For each VM its generations and what they cost; for the repository its size, and "
+                "how much deduplication and compression save.",
+        .examples = "  vmferry stats --repo /srv/repo\n"
+                    "  vmferry stats --repo /srv/repo --json\n",
+        .operands_max = 1,
+        .accepts = BIT(OPTION_REPO) | KEYS,
+        .needs = BIT(OPTION_REPO),
+        .list_like = true,
+        .run = cmd_stats,
     },
     {
         .name = "cleanup",
@@ -208,6 +270,12 @@ int command_check(const struct command *c, const struct options *o, struct err *
             return err_set(e, ERR_USAGE, "%s needs --%s; usage: vmferry %s %s", c->name,
                            options_word((enum option_id)id).long_name, c->name, c->operands);
     }
+    if (c->needs_one != 0 && (c->needs_one & o->given) == 0)
+        return err_set(e, ERR_USAGE, "%s: which store is missing; usage: vmferry %s %s", c->name,
+                       c->name, c->operands);
+    if ((c->needs_one & o->given & ((c->needs_one & o->given) - 1)) != 0)
+        return err_set(e, ERR_USAGE, "%s: give one store, not two; usage: vmferry %s %s", c->name,
+                       c->name, c->operands);
     if (o->operand_count < c->operands_min)
         return err_set(e, ERR_USAGE, "%s: an operand is missing; usage: vmferry %s %s", c->name,
                        c->name, c->operands);

@@ -17,10 +17,11 @@ struct command {
     const char *text;     /* what --help says: one paragraph */
     const char *examples; /* lines, NULL-terminated text */
     unsigned operands_min, operands_max;
-    uint64_t accepts; /* OPTION_BITs beside the common ones */
-    uint64_t needs;   /* of these, what must be given */
-    bool list_like;   /* with --json one array instead of lines and a summary */
-    bool hidden;      /* not in --help */
+    uint64_t accepts;   /* OPTION_BITs beside the common ones */
+    uint64_t needs;     /* of these, what must be given */
+    uint64_t needs_one; /* of these, exactly one; 0: nothing of the kind */
+    bool list_like;     /* with --json one array instead of lines and a summary */
+    bool hidden;        /* not in --help */
     /* 0, or -1 with an error of the command as a whole; VMs' own failures stand in app->result. */
     int (*run)(struct app *app, struct err *e);
 };
@@ -49,6 +50,14 @@ int cmd_check(struct app *app, struct err *e);
 int cmd_cleanup(struct app *app, struct err *e);
 int cmd_info(struct app *app, struct err *e);
 int cmd_convert(struct app *app, struct err *e);
+int cmd_init(struct app *app, struct err *e);
+int cmd_backup(struct app *app, struct err *e);
+int cmd_stats(struct app *app, struct err *e);
+int cmd_forget(struct app *app, struct err *e);
+int cmd_prune(struct app *app, struct err *e);
+int cmd_diff(struct app *app, struct err *e);
+int cmd_key(struct app *app, struct err *e);
+int cmd_rebuild_index(struct app *app, struct err *e);
 int cmd_completion(struct app *app, struct err *e);
 
 #endif

@@ -75,14 +75,14 @@ struct run_events events_of(struct app *app)
     };
 }
 
-static void mirror_warn(void *context, const char *text)
+static void store_warn(void *context, const char *text)
 {
     (void)context;
     log_warning("%s", text);
 }
 
-static void mirror_progress(void *context, const char *what, uint64_t done_bytes,
-                            uint64_t total_bytes)
+static void store_progress(void *context, const char *what, uint64_t done_bytes,
+                           uint64_t total_bytes)
 {
     struct app *app = context;
     struct disk_progress p = {
@@ -101,8 +101,19 @@ static void mirror_progress(void *context, const char *what, uint64_t done_bytes
 struct mirror_env events_mirror_env(struct app *app)
 {
     return (struct mirror_env){
-        .warn = mirror_warn,
-        .progress = mirror_progress,
+        .warn = store_warn,
+        .progress = store_progress,
+        .context = app,
+        .stop = stop_flag(),
+        .lock_wait_ms = app->options->lock_wait_s * 1000,
+    };
+}
+
+struct repo_env events_repo_env(struct app *app)
+{
+    return (struct repo_env){
+        .warn = store_warn,
+        .progress = store_progress,
         .context = app,
         .stop = stop_flag(),
         .lock_wait_ms = app->options->lock_wait_s * 1000,

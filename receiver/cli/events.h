@@ -4,6 +4,7 @@
 
 #include "receiver/job/run.h"
 #include "receiver/mirror/mirror.h"
+#include "receiver/repo/repo.h"
 
 struct app;
 
@@ -12,5 +13,8 @@ struct run_events events_of(struct app *app);
 
 /* The surroundings that the mirror store wants, for commands that open it themselves. */
 struct mirror_env events_mirror_env(struct app *app);
+
+/* The same for a repository. */
+struct repo_env events_repo_env(struct app *app);
 
 #endif

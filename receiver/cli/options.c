@@ -83,6 +83,30 @@ static const struct option_row rows[OPTION_COUNT] = {
                          "remove another receiver's snapshot, by its token" },
     [OPTION_VOLUME] = { "volume", 0, "DIR", "DIR",
                         "parents and extents may lie in DIR too; repeatable" },
+    [OPTION_REPO] = { "repo", 'r', "REPO", "DIR", "the repository: a directory" },
+    [OPTION_REPO_PASSWORD_FILE] = { "repo-password-file", 0, "FILE", "FILE",
+                                    "its passphrase: first line of FILE (yours, mode 0600)" },
+    [OPTION_REPO_PASSWORD_COMMAND] = { "repo-password-command", 0, "CMD", "",
+                                       "its passphrase: first line that CMD prints" },
+    [OPTION_KEY_FILE] = { "key-file", 0, "FILE", "FILE", "open it with FILE of key export" },
+    [OPTION_NEW_PASSWORD_FILE] = { "new-password-file", 0, "FILE", "FILE",
+                                   "the new passphrase: first line of FILE" },
+    [OPTION_ENCRYPT] = { "encrypt", 0, NULL, NULL, "encrypt all that is stored" },
+    [OPTION_APPEND_ONLY] = { "append-only", 0, NULL, NULL, "refuse forget and prune for ever" },
+    [OPTION_FILE] = { "file", 0, "NAME=DISK", "", "a local disk image of the VM NAME; repeatable" },
+    [OPTION_KEEP_LAST] = { "keep-last", 0, "N", "", "keep the N newest" },
+    [OPTION_KEEP_HOURLY] = { "keep-hourly", 0, "N", "", "keep the newest of each of N hours" },
+    [OPTION_KEEP_DAILY] = { "keep-daily", 0, "N", "", "keep the newest of each of N days" },
+    [OPTION_KEEP_WEEKLY] = { "keep-weekly", 0, "N", "", "keep the newest of each of N weeks" },
+    [OPTION_KEEP_MONTHLY] = { "keep-monthly", 0, "N", "", "keep the newest of each of N months" },
+    [OPTION_KEEP_YEARLY] = { "keep-yearly", 0, "N", "", "keep the newest of each of N years" },
+    [OPTION_KEEP_WITHIN] = { "keep-within", 0, "TIME", "", "keep all that are younger, like 30d" },
+    [OPTION_KEEP_TAG] = { "keep-tag", 0, "TAG", "", "keep all with this tag; repeatable" },
+    [OPTION_ROLL_OUT] = { "roll-out", 0, "N", "", "the same as --keep-last N" },
+    [OPTION_MIN_AGE] = { "min-age", 0, "TIME", "", "leave alone what is younger; 0s" },
+    [OPTION_TAG] = { "tag", 0, "TAG", "", "give the generation a tag; repeatable" },
+    [OPTION_PIN] = { "pin", 0, NULL, NULL, "forget nothing: pin the generations" },
+    [OPTION_UNPIN] = { "unpin", 0, NULL, NULL, "forget nothing: take the pins away" },
 };
 
 /* The words of a listed value, the first of which is the default. */
@@ -212,6 +236,73 @@ static int take_choice(struct options *o, enum option_id id, const char *value, 
     return 0;
 }
 
+/* A number of generations, or of hours, days … of which the newest stays. */
+static int take_count(uint32_t *out, const char *value, struct err *e)
+{
+    uint64_t count;
+
+    if (number_parse(&count, value, 0, KEEP_COUNT_MAX, e) != 0)
+        return -1;
+    *out = (uint32_t)count;
+    return 0;
+}
+
+static int take_tag(const char **list, size_t *count, const char *value, struct err *e)
+{
+    if (value[0] == 0 || strlen(value) > TAG_BYTES_MAX)
+        return err_set(e, ERR_USAGE, "a tag is 1 to %d bytes", TAG_BYTES_MAX);
+    list[(*count)++] = value;
+    return 0;
+}
+
+static int take_file(struct options *o, const char *value, struct err *e)
+{
+    const char *equals = strchr(value, '=');
+
+    if (equals == NULL || equals == value || equals[1] == 0)
+        return err_set(e, ERR_USAGE, "it is NAME=DISK, like web01=/old/web01.vmdk");
+    o->files[o->file_count++] = value;
+    return 0;
+}
+
+/* Options of repositories.  1: not one of them. */
+static int take_repo_value(struct options *o, enum option_id id, const char *value, struct err *e)
+{
+    switch (id) {
+    case OPTION_REPO:
+        return take_text(&o->repo, value, e);
+    case OPTION_REPO_PASSWORD_FILE:
+        return take_text(&o->repo_password_file, value, e);
+    case OPTION_REPO_PASSWORD_COMMAND:
+        return take_text(&o->repo_password_command, value, e);
+    case OPTION_KEY_FILE:
+        return take_text(&o->key_file, value, e);
+    case OPTION_NEW_PASSWORD_FILE:
+        return take_text(&o->new_password_file, value, e);
+    case OPTION_FILE:
+        return take_file(o, value, e);
+    case OPTION_KEEP_LAST:
+    case OPTION_ROLL_OUT:
+        return take_count(&o->keep_policy.last, value, e);
+    case OPTION_KEEP_HOURLY:
+    case OPTION_KEEP_DAILY:
+    case OPTION_KEEP_WEEKLY:
+    case OPTION_KEEP_MONTHLY:
+    case OPTION_KEEP_YEARLY:
+        return take_count(&o->keep_policy.periods[id - OPTION_KEEP_HOURLY], value, e);
+    case OPTION_KEEP_WITHIN:
+        return duration_parse(&o->keep_policy.within_s, value, e);
+    case OPTION_KEEP_TAG:
+        return take_tag(o->keep_tags, &o->keep_policy.tag_count, value, e);
+    case OPTION_MIN_AGE:
+        return duration_parse(&o->min_age_s, value, e);
+    case OPTION_TAG:
+        return take_tag(o->tags, &o->tag_count, value, e);
+    default:
+        return 1;
+    }
+}
+
 /* Options without a value. */
 static void take_flag(struct options *o, enum option_id id)
 {
@@ -252,6 +343,18 @@ static void take_flag(struct options *o, enum option_id id)
     case OPTION_RETAINED:
         o->retained = true;
         break;
+    case OPTION_ENCRYPT:
+        o->encrypt = true;
+        break;
+    case OPTION_APPEND_ONLY:
+        o->append_only = true;
+        break;
+    case OPTION_PIN:
+        o->pin = true;
+        break;
+    case OPTION_UNPIN:
+        o->unpin = true;
+        break;
     default:
         break;
     }
@@ -259,6 +362,10 @@ static void take_flag(struct options *o, enum option_id id)
 
 static int take_value(struct options *o, enum option_id id, const char *value, struct err *e)
 {
+    int rc = take_repo_value(o, id, value, e);
+
+    if (rc <= 0)
+        return rc;
     switch (id) {
     case OPTION_LOG_FILE:
         return take_text(&o->log_file, value, e);
@@ -434,8 +541,12 @@ static int get_lists(struct options *o, int argc, struct err *e)
     o->exclude = calloc(count, sizeof *o->exclude);
     o->only = calloc(count, sizeof *o->only);
     o->volumes = calloc(count, sizeof *o->volumes);
-    if (o->operands == NULL || o->identities == NULL || o->exclude == NULL || o->only == NULL ||
-        o->volumes == NULL)
+    o->files = calloc(count, sizeof *o->files);
+    o->keep_tags = calloc(count, sizeof *o->keep_tags);
+    o->tags = calloc(count, sizeof *o->tags);
+    o->keep_policy.tags = o->keep_tags;
+    if (o->files == NULL || o->keep_tags == NULL || o->tags == NULL || o->operands == NULL ||
+        o->identities == NULL || o->exclude == NULL || o->only == NULL || o->volumes == NULL)
         return err_sys(e, "getting memory for the arguments");
     return 0;
 }
@@ -478,6 +589,9 @@ void options_free(struct options *o)
     free(o->exclude);
     free(o->only);
     free(o->volumes);
+    free(o->files);
+    free(o->keep_tags);
+    free(o->tags);
     o->operands = o->identities = o->exclude = o->only = o->volumes = NULL;
 }
 
@@ -492,6 +606,12 @@ int options_check(const struct options *o, const char *command, uint64_t accepts
     }
     if (o->password_file != NULL && o->password_command != NULL)
         return err_set(e, ERR_USAGE, "--password-file and --password-command: give one of them");
+    if ((o->repo_password_file != NULL) + (o->repo_password_command != NULL) +
+            (o->key_file != NULL) >
+        1)
+        return err_set(e, ERR_USAGE,
+                       "--repo-password-file, --repo-password-command and "
+                       "--key-file: give one of them");
     if (o->exclude_count > 0 && o->only_count > 0)
         return err_set(e, ERR_USAGE, "--exclude-disk and --only-disk: give one of them");
     return 0;

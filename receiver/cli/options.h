@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "receiver/job/retention.h"
 #include "receiver/job/run.h"
 
 struct err;
@@ -61,8 +62,31 @@ enum option_id {
     OPTION_RETAINED,
     OPTION_FOREIGN,
     OPTION_VOLUME,
+    OPTION_REPO,
+    OPTION_REPO_PASSWORD_FILE,
+    OPTION_REPO_PASSWORD_COMMAND,
+    OPTION_KEY_FILE,
+    OPTION_NEW_PASSWORD_FILE,
+    OPTION_ENCRYPT,
+    OPTION_APPEND_ONLY,
+    OPTION_FILE,
+    OPTION_KEEP_LAST,
+    OPTION_KEEP_HOURLY,
+    OPTION_KEEP_DAILY,
+    OPTION_KEEP_WEEKLY,
+    OPTION_KEEP_MONTHLY,
+    OPTION_KEEP_YEARLY,
+    OPTION_KEEP_WITHIN,
+    OPTION_KEEP_TAG,
+    OPTION_ROLL_OUT,
+    OPTION_MIN_AGE,
+    OPTION_TAG,
+    OPTION_PIN,
+    OPTION_UNPIN,
     OPTION_COUNT
 };
+
+_Static_assert(OPTION_COUNT <= 64, "a set of options is 64 bits");
 
 #define OPTION_BIT(id) (UINT64_C(1) << (id))
 #define OPTIONS_COMMON (OPTION_BIT(OPTION_COMMON_COUNT) - 1)
@@ -92,6 +116,14 @@ struct options {
     struct size_or_share min_free; /* 10 % */
     uint64_t stall_timeout_s;      /* 600 */
     const char *mirror, *output, *foreign;
+    const char *repo, *repo_password_file, *repo_password_command, *key_file, *new_password_file;
+    bool encrypt, append_only, pin, unpin;
+    const char **files; /* NAME=DISK */
+    size_t file_count;
+    struct keep_policy keep_policy; /* its tags are keep_tags */
+    const char **keep_tags, **tags;
+    size_t tag_count;
+    uint64_t min_age_s;   /* 0 */
     const char **volumes; /* of local VMDK chains */
     size_t volume_count;
     uint32_t read_data_k, read_data_n; /* slice k of n, 1 of 1 without a value */

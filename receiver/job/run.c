@@ -34,7 +34,7 @@ const char *data_carrier_name(enum data_carrier c)
 
 const char *read_path_name(enum read_path p)
 {
-    static const char *const names[] = { NULL, "agent", "ssh-dd", "clone" };
+    static const char *const names[] = { NULL, "agent", "ssh-dd", "clone", "file" };
 
     return name_of(names, ARRAY_COUNT(names), p);
 }

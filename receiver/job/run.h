@@ -109,7 +109,13 @@ enum consistency {
     CONSISTENCY_SUSPENDED
 };
 enum data_carrier { CARRIER_UNKNOWN, CARRIER_TCP, CARRIER_SSH };
-enum read_path { READ_PATH_UNKNOWN, READ_PATH_AGENT, READ_PATH_SSH_DD, READ_PATH_CLONE };
+enum read_path {
+    READ_PATH_UNKNOWN,
+    READ_PATH_AGENT,
+    READ_PATH_SSH_DD,
+    READ_PATH_CLONE,
+    READ_PATH_FILE /* an image of this machine */
+};
 enum change_source {
     CHANGE_UNKNOWN,
     CHANGE_FULL,

@@ -115,6 +115,13 @@ struct repo_facts {
     uint64_t entries, packs; /* in the merged index; an id twice counts twice */
 };
 
+/*
+ * What `config` says of the repository in a storage, without opening it: whether a passphrase is
+ * wanted, and the key that names its cache.  Epoch, entries and packs stay 0.  ERR_NOT_FOUND,
+ * ERR_UNSUPPORTED, ERR_CORRUPT, ERR_SYSTEM, ERR_NETWORK.
+ */
+int repo_identify(struct storage *s, struct repo_facts *out, struct err *e);
+
 /* Any thread. */
 void repo_facts(struct repo *r, struct repo_facts *out);
 struct storage *repo_storage(const struct repo *r);

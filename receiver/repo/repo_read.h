@@ -101,6 +101,9 @@ struct repo_walk {
 int repo_disk_walk(struct repo *r, const struct repo_generation_disk *disk,
                    const struct repo_walk *walk, struct err *e);
 
+/* Is there an entry of this id, one that is not known to be damaged?  1, 0, -1. */
+int repo_holds(struct repo *r, bool node, const struct repo_id *id, struct err *e);
+
 /*
  * Ranges of blocks in which two disks of one digest secret, capacity and block size differ, in
  * order; equal subtrees are not read.  ERR_USAGE when the two cannot be compared so.

@@ -76,6 +76,9 @@ int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *
 /* The number of the parent, 0 when this is the VM's first generation. */
 uint64_t repo_run_parent(const struct repo_run *run);
 
+/* The VM's key in the repository: for pins and tags of what the run makes. */
+void repo_run_vm(const struct repo_run *run, struct repo_key *out);
+
 const struct repo_disk_state *repo_run_disk(const struct repo_run *run, size_t index);
 
 /*

@@ -8,6 +8,16 @@
 #include "protocol/base/checked.h"
 #include "protocol/vmdk/descriptor.h"
 
+bool image_slot_valid(const char *slot)
+{
+    size_t letters = strspn(slot, "abcdefghijklmnopqrstuvwxyz");
+    size_t bus = strspn(slot + letters, "0123456789");
+    const char *colon = slot + letters + bus;
+    size_t unit = *colon == ':' ? strspn(colon + 1, "0123456789") : 0;
+
+    return letters > 0 && bus > 0 && unit > 0 && colon[1 + unit] == 0 && letters + bus + unit < 32;
+}
+
 void image_name(char out[IMAGE_NAME_ROOM], const char *slot)
 {
     char *colon;

@@ -5,6 +5,7 @@
 #ifndef RECEIVER_RESTORE_DESCRIPTOR_H
 #define RECEIVER_RESTORE_DESCRIPTOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,9 @@ struct descriptor_disk {
     uint64_t capacity_bytes;
     struct digest root; /* the content id comes from it */
 };
+
+/* Letters, a number, a colon, a number, and nothing else: what may become a file's name. */
+bool image_slot_valid(const char *slot);
 
 /* "disk-scsi0-0.raw" for the slot scsi0:0, which is one (at most 40 bytes, no slash). */
 void image_name(char out[IMAGE_NAME_ROOM], const char *slot);

@@ -1,0 +1,27 @@
+/* A generation of a repository becomes a folder of its own. */
+#ifndef RECEIVER_JOB_REPO_RESTORE_H
+#define RECEIVER_JOB_REPO_RESTORE_H
+
+#include "receiver/job/run.h"
+
+struct err;
+struct generation_item;
+struct repo;
+struct repo_env;
+
+struct repo_restored {
+    uint64_t disks, bytes; /* capacity of all disks */
+};
+
+/*
+ * Write the generation behind an item of a repo_list to the folder `to`, which must be absent or
+ * empty (else ERR_REFUSED): images, descriptors, config/.  only: these slots and nothing else; each
+ * must be there (ERR_NOT_FOUND).  Every block is proved by its id and each disk by its root.
+ * 0, or -1: ERR_CORRUPT, ERR_SPACE, ERR_BUSY, ERR_STOPPED, ERR_SYSTEM; then nothing is left in
+ * `to`.  env: warn, progress and stop are used.
+ */
+int repo_restore(struct repo *r, const struct generation_item *item, const struct disk_list *only,
+                 const char *to, const struct repo_env *env, struct repo_restored *out,
+                 struct err *e);
+
+#endif
