@@ -3,12 +3,16 @@
 #include <string.h>
 
 #include "protocol/base/err.h"
+#include "receiver/cli/agent_file.h"
 #include "receiver/cli/app.h"
 #include "receiver/cli/commands.h"
+#include "receiver/cli/connect.h"
 #include "receiver/cli/events.h"
 #include "receiver/cli/report.h"
 #include "receiver/cli/repository.h"
+#include "receiver/cli/run_options.h"
 #include "receiver/job/backup_files.h"
+#include "receiver/job/repo_job.h"
 
 /* What follows the option stands among the operands: `--file a=x b=y`. */
 static int gather_files(const struct options *o, const char ***out, size_t *count, struct err *e)
@@ -72,9 +76,45 @@ out:
     return rc;
 }
 
+static int backup_vms(struct app *app, struct err *e)
+{
+    const struct options *o = app->options;
+    struct run_events events = events_of(app);
+    struct backup_options b = { .repo_name = o->repo };
+    char agent[AGENT_PATH_BYTES];
+    struct repository r = { 0 };
+    struct connection c;
+    int rc = -1;
+
+    if (o->operand_count < 2)
+        return err_set(e, ERR_USAGE,
+                       "backup: the host or its VMs are missing; usage: vmferry "
+                       "backup HOST VM... --repo REPO");
+    if (o->volume_count > 0)
+        return err_set(e, ERR_USAGE, "--volume is for --file, not for VMs of a host");
+    if (connection_init(&c, app, o->operands[0], e) != 0 ||
+        run_options_fill(&b.run, &c, agent, e) != 0)
+        goto out;
+    b.vms = o->operands + 1;
+    b.vm_count = o->operand_count - 1;
+    b.block_bytes = o->block_bytes;
+    b.tags = o->tags;
+    b.tag_count = o->tag_count;
+    /* Before the host is touched: a store that is not there is found first. */
+    if (repository_open(&r, app, REPO_SHARED, o->dry_run, e) != 0)
+        goto out;
+    b.repo = r.repo;
+    rc = repo_job(&b, &events, &app->result, e);
+    if (!o->json)
+        report_people(stdout, &app->result, app_columns(), o->dry_run);
+
+out:
+    repository_close(&r);
+    connection_end(&c);
+    return rc;
+}
+
 int cmd_backup(struct app *app, struct err *e)
 {
-    if (app->options->file_count > 0)
-        return backup_images(app, e);
-    return err_set(e, ERR_UNSUPPORTED, "not yet");
+    return app->options->file_count > 0 ? backup_images(app, e) : backup_vms(app, e);
 }

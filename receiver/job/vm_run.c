@@ -1,4 +1,4 @@
-#include "receiver/job/mirror_vm.h"
+#include "receiver/job/vm_job.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,47 +14,21 @@
 #include "receiver/host/snapshot.h"
 #include "receiver/job/vm_files.h"
 #include "receiver/job/vm_read.h"
-#include "receiver/mirror/mirror.h"
-
-enum { SLICE_MS = 10000 };
 
 /* All that one VM's run holds. */
 struct work {
-    const struct mirror_vm_job *job;
+    const struct vm_job *job;
     struct vm_result *result;
     struct datastore_list stores;
     struct vm_read read;
     struct vm_config config;
-    struct mirror *mirror;
-    struct mirror_run *run;
+    const struct vm_store *ops;
+    void *store;         /* what ops->open made; NULL before */
     struct sink **sinks; /* one for each disk of read, NULL where none */
     bool first;
     bool committed;
-    char store[MIRROR_TEXT_MAX];
     char snapshot_name[SNAPSHOT_NAME_ROOM];
 };
-
-static void warn(void *context, const char *text)
-{
-    struct work *w = context;
-
-    log_warning("%s: %s", w->job->vm->name, text);
-}
-
-static void long_work(void *context, const char *what, uint64_t done, uint64_t total)
-{
-    struct work *w = context;
-    struct disk_progress p = { .vm = w->job->vm->name,
-                               .disk = "",
-                               .what = what,
-                               .done_bytes = done,
-                               .read_bytes = done,
-                               .total_bytes = total,
-                               .ended = done == total };
-
-    if (w->job->events->progress != NULL)
-        w->job->events->progress(w->job->events->context, &p);
-}
 
 static void step(struct work *w, const char *what)
 {
@@ -66,7 +40,7 @@ static void step(struct work *w, const char *what)
 
 static int look_once(struct work *w, struct err *e)
 {
-    const struct mirror_vm_job *job = w->job;
+    const struct vm_job *job = w->job;
 
     vm_read_free(&w->read);
     datastore_list_free(&w->stores);
@@ -75,31 +49,30 @@ static int look_once(struct work *w, struct err *e)
         host_datastores(job->host, &w->stores, e) != 0)
         return -1;
     w->read = (struct vm_read){
-        .options = &job->options->run,
+        .options = job->options,
         .events = job->events,
         .host = job->host,
         .transport = job->transport,
         .journal = job->journal,
         .vm = job->vm,
         .stores = &w->stores,
-        .store = w->store,
+        .store = job->job->store_name,
     };
     return vm_read_look(&w->read, e);
 }
 
 static int look(struct work *w, struct err *e)
 {
-    const struct mirror_vm_job *job = w->job;
+    const struct vm_job *job = w->job;
 
     if (!job->vm->connected)
         return err_set(e, ERR_SOURCE, "the host says it is %s", job->vm->connection);
-    snprintf(w->store, sizeof w->store, "mirror %s", job->options->dir);
     if (look_once(w, e) != 0) {
-        if (e->code != ERR_UNSUPPORTED || job->options->run.dry_run)
+        if (e->code != ERR_UNSUPPORTED || job->options->dry_run)
             return -1;
         /* Links that we do not read may be another run's, and gone when it has ended. */
-        if (snapshot_wait_turn(job->host, job->journal, job->vm,
-                               job->options->run.lock_wait_s * 1000, e) != 0)
+        if (snapshot_wait_turn(job->host, job->journal, job->vm, job->options->lock_wait_s * 1000,
+                               e) != 0)
             return -1;
         if (look_once(w, e) != 0)
             return -1;
@@ -112,56 +85,20 @@ static int look(struct work *w, struct err *e)
 
 static int open_store(struct work *w, struct err *e)
 {
-    const struct mirror_vm_job *job = w->job;
-    const struct run_options *o = &job->options->run;
-    struct mirror_vm vm = {
-        .host_uuid = job->host->uuid,
-        .host_name = o->host_name,
-        .uuid = job->vm->instance_uuid,
-        .vmx_path = job->vm->vmx,
-        .name = job->vm->name,
-        .uuid_shared = job->uuid_shared,
-    };
-    struct mirror_env env = {
-        .warn = warn,
-        .progress = long_work,
-        .context = w,
-        .stop = stop_flag(),
-        .lock_wait_ms = o->lock_wait_s * 1000,
-    };
+    const struct vm_job *job = w->job;
 
     if (job->uuid_shared)
         log_warning(
             "%s: another VM of this host has the same instance UUID; they are told apart by "
             "the place of their configuration files",
             job->vm->name);
-    return mirror_open_vm(&w->mirror, job->options->dir, &vm, o->dry_run, &env, e);
-}
-
-/* Earlier generations go with a lower --keep: a person at a terminal may say so. */
-static bool agrees_to_keep_fewer(struct work *w)
-{
-    const struct mirror_options *o = w->job->options;
-    char question[MIRROR_TEXT_MAX + 200];
-
-    if (o->run.ask == NULL)
-        return false;
-    snprintf(question, sizeof question,
-             "%s keeps %u earlier generations; with --keep %" PRIu32 " older ones are lost. Go on?",
-             w->job->vm->name, mirror_keep(w->mirror), o->keep);
-    return o->run.ask(o->run.ask_context, question) == 1;
+    return w->ops->open(job, &w->store, e);
 }
 
 static int begin_run(struct work *w, struct err *e)
 {
-    const struct mirror_options *o = w->job->options;
-    struct mirror_run_options options = {
-        .keep = o->keep_given ? (int)o->keep : -1,
-        .keep_lower = o->run.yes,
-        .block_bytes = o->block_bytes,
-    };
     size_t count = w->read.disk_count;
-    struct mirror_disk *disks = calloc(count > 0 ? count : 1, sizeof *disks);
+    struct store_disk *disks = calloc(count > 0 ? count : 1, sizeof *disks);
     int rc;
 
     if (disks == NULL)
@@ -169,7 +106,7 @@ static int begin_run(struct work *w, struct err *e)
     for (size_t i = 0; i < count; i++) {
         const struct read_disk *d = &w->read.disks[i];
 
-        disks[i] = (struct mirror_disk){
+        disks[i] = (struct store_disk){
             .slot = d->slot,
             .uuid = d->uuid,
             .label = i < w->job->vm->disks.count && w->job->vm->disks.items[i].file != NULL
@@ -179,17 +116,14 @@ static int begin_run(struct work *w, struct err *e)
             .included = d->readable,
         };
     }
-    w->first = mirror_newest(w->mirror) == 0;
-    if (o->keep_given && o->keep < mirror_keep(w->mirror) && !options.keep_lower && !o->run.dry_run)
-        options.keep_lower = agrees_to_keep_fewer(w);
-    rc = mirror_run_begin(&w->run, w->mirror, &options, disks, count, e);
+    rc = w->ops->begin(w->store, disks, count, &w->first, e);
     free(disks);
     return rc;
 }
 
 static void tell_plan(struct work *w)
 {
-    const struct run_options *o = &w->job->options->run;
+    const struct run_options *o = w->job->options;
 
     for (size_t i = 0; i < w->read.disk_count; i++) {
         const struct read_disk *d = &w->read.disks[i];
@@ -224,7 +158,7 @@ static int open_sinks(struct work *w, struct err *e)
     for (size_t i = 0; i < w->read.disk_count; i++) {
         if (!w->read.disks[i].readable)
             continue;
-        if (mirror_run_sink(w->run, i, &w->sinks[i], e) != 0)
+        if (w->ops->sink(w->store, i, &w->sinks[i], e) != 0)
             return err_add(e, "disk %s", w->read.disks[i].slot);
         w->read.disks[i].transfer.sink = w->sinks[i];
     }
@@ -252,11 +186,11 @@ static int commit(struct work *w, struct err *e)
 {
     struct vm_result *v = w->result;
     size_t count = w->read.disk_count;
-    struct mirror_disk_facts *disks = calloc(count > 0 ? count : 1, sizeof *disks);
-    struct mirror_committed made;
-    struct mirror_facts facts = {
+    struct store_disk_facts *disks = calloc(count > 0 ? count : 1, sizeof *disks);
+    struct store_made made;
+    struct store_facts facts = {
         .time = w->read.frozen,
-        .kind = w->first || w->job->options->run.full ? "full" : "changed",
+        .kind = w->first || w->job->options->full ? "full" : "changed",
         .outcome = w->read.left_unread > 0 ? "partial" : "ok",
         .consistency = consistency_name(v->consistency),
         .data_channel = data_carrier_name(v->data_channel),
@@ -264,6 +198,7 @@ static int commit(struct work *w, struct err *e)
         .change_source = change_source_name(v->change_source),
         .snapshot = w->snapshot_name,
         .disks = disks,
+        .count = count,
     };
     int rc = -1;
 
@@ -272,7 +207,7 @@ static int commit(struct work *w, struct err *e)
     for (size_t i = 0; i < count; i++) {
         const struct transfer_disk *t = &w->read.disks[i].transfer;
 
-        disks[i] = (struct mirror_disk_facts){
+        disks[i] = (struct store_disk_facts){
             .read_path = read_path_name(w->read.read_path),
             .allocated_bytes = t->allocated_bytes,
             .read_bytes = t->totals.read_bytes,
@@ -282,11 +217,11 @@ static int commit(struct work *w, struct err *e)
         };
     }
     for (size_t i = 0; i < w->config.count; i++)
-        if (mirror_run_config_file(w->run, w->config.items[i].name, w->config.items[i].data,
-                                   w->config.items[i].bytes, e) != 0)
+        if (w->ops->file(w->store, w->config.items[i].name, w->config.items[i].data,
+                         w->config.items[i].bytes, e) != 0)
             goto out;
     step(w, "committing");
-    if (mirror_run_commit(w->run, &facts, &made, e) != 0)
+    if (w->ops->commit(w->store, &facts, &made, e) != 0)
         goto out;
     w->committed = true;
     v->generation = made.number;
@@ -306,7 +241,7 @@ static int read_and_commit(struct work *w, struct err *e)
         return -1;
     v->consistency = w->read.consistency;
     v->read_path = w->read.read_path;
-    v->change_source = w->first || w->job->options->run.full ? CHANGE_FULL : CHANGE_DIGEST;
+    v->change_source = w->first || w->job->options->full ? CHANGE_FULL : CHANGE_DIGEST;
     if (w->read.snapshot != NULL)
         snprintf(w->snapshot_name, sizeof w->snapshot_name, "%s", w->read.snapshot->name);
     tell_plan(w);
@@ -329,7 +264,7 @@ static void fill_disks(struct work *w)
         const struct read_disk *d = &w->read.disks[i];
         const struct transfer_disk *t = &d->transfer;
         struct disk_result *r = vm_result_add_disk(w->result, d->slot, &e);
-        struct mirror_disk_result stored;
+        uint64_t changed, stored;
 
         if (r == NULL)
             return;
@@ -346,38 +281,16 @@ static void fill_disks(struct work *w)
         r->ms = t->ms;
         r->root_known = t->done;
         r->root = t->root;
-        if (w->committed && mirror_run_result(w->run, i, &stored) == 0) {
-            r->changed = stored.changed_bytes;
-            r->stored = stored.stored_bytes;
+        if (w->committed && w->ops->result(w->store, i, &changed, &stored) == 0) {
+            r->changed = changed;
+            r->stored = stored;
         }
     }
 }
 
-/* The images could not be brought to the committed generation. */
-static void not_applied(struct work *w, const struct err *e)
-{
-    struct vm_result *v = w->result;
-
-    if (e->code == ERR_CORRUPT)
-        log_warning("%s: %s; the next run reads that disk whole", w->job->vm->name, e->text);
-    else
-        log_warning("%s: the generation is safe, but the images are not updated yet: %s; the next "
-                    "command on this mirror finishes it",
-                    w->job->vm->name, e->text);
-    if (e->code == ERR_BUSY) {
-        v->cleanup_left = true; /* a reader is at work: nothing is wrong */
-    } else if (e->code != ERR_STOPPED) {
-        v->outcome = OUTCOME_FAILED;
-        v->why = *e;
-    }
-}
-
-/* Behind the commit: the run is good unless the images cannot follow. */
+/* Behind the commit: the run is good unless the store cannot follow. */
 static void complete(struct work *w)
 {
-    uint64_t read_bytes = 0;
-    struct err e;
-
     if (w->read.left_unread > 0) {
         w->result->outcome = OUTCOME_PARTIAL;
         for (size_t i = 0; i < w->read.disk_count; i++)
@@ -386,30 +299,19 @@ static void complete(struct work *w)
     } else {
         w->result->outcome = OUTCOME_OK;
     }
-    step(w, "updating the images");
-    if (mirror_run_apply(w->run, &e) != 0) {
-        not_applied(w, &e);
-        return;
-    }
-    mirror_run_end(w->run);
-    w->run = NULL;
-    step(w, "checking a part of the images");
-    if (mirror_verify_slice(w->mirror, SLICE_MS, &read_bytes, &e) != 0 && e.code == ERR_CORRUPT) {
-        log_warning("%s: %s; the next run reads that disk whole", w->job->vm->name, e.text);
-        w->result->outcome = OUTCOME_FAILED;
-        w->result->why = e;
-    }
+    if (w->ops->complete != NULL)
+        w->ops->complete(w->store, w->result);
 }
 
 static int run(struct work *w, struct err *e)
 {
-    const struct mirror_vm_job *job = w->job;
+    const struct vm_job *job = w->job;
     struct err why;
     int rc;
 
     if (look(w, e) != 0 || open_store(w, e) != 0 || begin_run(w, e) != 0)
         return -1;
-    if (job->options->run.dry_run) {
+    if (job->options->dry_run) {
         tell_plan(w);
         w->result->outcome = OUTCOME_SKIPPED;
         return 0;
@@ -435,9 +337,9 @@ static int run(struct work *w, struct err *e)
     return rc;
 }
 
-void mirror_vm_run(const struct mirror_vm_job *job, struct vm_result *result)
+void vm_run(const struct vm_job *job, struct vm_result *result)
 {
-    struct work w = { .job = job, .result = result };
+    struct work w = { .job = job, .result = result, .ops = job->job->store };
     uint64_t began_ms = io_clock_ms();
     struct err e = { 0 };
 
@@ -450,9 +352,8 @@ void mirror_vm_run(const struct mirror_vm_job *job, struct vm_result *result)
     }
     vm_read_free(&w.read);
     vm_config_free(&w.config);
-    if (w.run != NULL)
-        mirror_run_end(w.run);
-    mirror_close(w.mirror);
+    if (w.store != NULL)
+        w.ops->close(w.store);
     datastore_list_free(&w.stores);
     result->ms = io_clock_ms() - began_ms;
 }
