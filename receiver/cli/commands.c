@@ -184,6 +184,81 @@ static const struct command commands[] = {
         .run = cmd_stats,
     },
     {
+        .name = "forget",
+        .operands = "GEN... | [VM...] --keep-... --repo REPO",
+        .summary = "drop generations of a repository",
+        .text = "Drops the named generations, or of each VM (or the named ones) those that no "
+                "rule keeps.  The newest good one of a VM, pinned ones, and partial ones newer "
+                "than any good one always stay.  Room is given back by prune.  --dry-run shows "
+                "which stay, and why.",
+        .examples = "  vmferry forget web01@3 web01@4 --repo /srv/repo\n"
+                    "  vmferry forget --keep-daily 7 --keep-weekly 5 --repo /srv/repo --dry-run\n"
+                    "  vmferry forget web01 --roll-out 10 --repo /srv/repo\n"
+                    "  vmferry forget web01@7 --pin --repo /srv/repo\n",
+        .operands_max = MANY,
+        .accepts = BIT(OPTION_REPO) | KEYS | BIT(OPTION_KEEP_LAST) | BIT(OPTION_KEEP_HOURLY) |
+                   BIT(OPTION_KEEP_DAILY) | BIT(OPTION_KEEP_WEEKLY) | BIT(OPTION_KEEP_MONTHLY) |
+                   BIT(OPTION_KEEP_YEARLY) | BIT(OPTION_KEEP_WITHIN) | BIT(OPTION_KEEP_TAG) |
+                   BIT(OPTION_ROLL_OUT) | BIT(OPTION_MIN_AGE) | BIT(OPTION_PIN) |
+                   BIT(OPTION_UNPIN) | BIT(OPTION_DRY_RUN) | BIT(OPTION_YES),
+        .needs = BIT(OPTION_REPO),
+        .run = cmd_forget,
+    },
+    {
+        .name = "prune",
+        .operands = "--repo REPO",
+        .summary = "give back the room of what was forgotten",
+        .text = "Finds what no generation refers to, copies what is left in packs that are "
+                "mostly dead, and removes those packs.  Looking and copying go on beside running "
+                "backups; the removal waits until it is alone, at most --lock-wait.",
+        .examples = "  vmferry prune --repo /srv/repo --dry-run\n"
+                    "  vmferry prune --repo /srv/repo\n",
+        .accepts = BIT(OPTION_REPO) | KEYS | BIT(OPTION_DRY_RUN),
+        .needs = BIT(OPTION_REPO),
+        .run = cmd_prune,
+    },
+    {
+        .name = "diff",
+        .operands = "GEN GEN --repo REPO",
+        .summary = "show what changed between two generations",
+        .text = "For each disk how many bytes differ, and in how many regions; with --json also "
+                "which.  Nothing that is equal is read.",
+        .examples = "  vmferry diff web01@3 web01@latest --repo /srv/repo\n",
+        .operands_min = 2,
+        .operands_max = 2,
+        .accepts = BIT(OPTION_REPO) | KEYS,
+        .needs = BIT(OPTION_REPO),
+        .list_like = true,
+        .run = cmd_diff,
+    },
+    {
+        .name = "key",
+        .operands = "list | add | remove SLOT | change | export FILE --repo REPO",
+        .summary = "look after the keys of an encrypted repository",
+        .text = "Lists what opens the repository, adds or removes a passphrase, changes the one "
+                "that opened it, or writes a key file that opens it without one.  The last key is "
+                "never removed; the one that opened it only with --yes.",
+        .examples = "  vmferry key list --repo /srv/repo\n"
+                    "  vmferry key change --repo /srv/repo\n"
+                    "  vmferry key export /media/usb/repo.key --repo /srv/repo\n",
+        .operands_min = 1,
+        .operands_max = 2,
+        .accepts = BIT(OPTION_REPO) | KEYS | BIT(OPTION_NEW_PASSWORD_FILE) | BIT(OPTION_YES),
+        .needs = BIT(OPTION_REPO),
+        .run = cmd_key,
+    },
+    {
+        .name = "rebuild-index",
+        .operands = "--repo REPO",
+        .summary = "make missing or wrong indexes of a repository anew",
+        .text = "Looks at every pack and gives it an index that says what is in it.  Waits until "
+                "nobody else is at work, at most --lock-wait.",
+        .examples = "  vmferry rebuild-index --repo /srv/repo\n",
+        .accepts = BIT(OPTION_REPO) | KEYS,
+        .needs = BIT(OPTION_REPO),
+        .run = cmd_rebuild_index,
+    },
+    {
         .name = "cleanup",
         .operands = "HOST",
         .summary = "remove what earlier runs of ours left on a host",
@@ -313,7 +388,7 @@ void commands_print_help(FILE *out)
           out);
     for (size_t i = 0; i < ARRAY_COUNT(commands); i++) {
         if (!commands[i].hidden)
-            fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].summary);
+            fprintf(out, "  %-13s %s\n", commands[i].name, commands[i].summary);
     }
     fputs("\nOptions of every command:\n", out);
     options_print_help(out, OPTIONS_COMMON);
