@@ -118,7 +118,7 @@ class Prune(Forget):
         r = self.on_repo("prune").summary
         self.assertEqual((r["dead_packs"], r["copied_packs"]), (dry["dead_packs"], dry["copied_packs"]))
         self.assertGreater(r["removed_packs"], 0)
-        self.assertLess(self.size(), before - 4 * MB)
+        self.assertLess(self.size(), before - 3 * MB)
         self.assert_restores("web@6", self.truths["web", 6])
         self.check("--read-data")
         self.assertEqual(self.on_repo("prune").summary["removed_packs"], 0)
