@@ -3,6 +3,7 @@
 #include "tests/unit/cmocka_all.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -303,6 +304,35 @@ static void what_is_too_much_for_memory_becomes_runs(void **state)
     index_close(x);
 }
 
+/* A cache folder that cannot be written to is done without. */
+static void a_full_disk_under_the_cache_is_no_end(void **state)
+{
+    struct scene *f = *state;
+    struct index *x = open_index(f, 0, f->cache);
+    uint32_t number = 0;
+
+    for (uint64_t n = 0; n <= INDEX_TABLE_ENTRIES; n++) {
+        struct repo_key key = pack_of(n / 50000);
+        struct index_entry entry = entry_of(n);
+
+        if (n % 50000 == 0) {
+            if (n > 0)
+                index_pack_done(x, number);
+            assert_ok(index_add_pack(x, &key, &number, &f->e), &f->e);
+        }
+        if (n == INDEX_TABLE_ENTRIES)
+            fault_arm(1, FAULT_ERROR, ENOSPC, false);
+        entry.pack = number;
+        assert_ok(index_add(x, &entry, &f->e), &f->e);
+    }
+    fault_disarm();
+    assert_true(fault_fired());
+    assert_int_equal(warned, 1);
+    assert_has(f, x, 0, 2000);
+    assert_has(f, x, INDEX_TABLE_ENTRIES - 100, 101);
+    index_close(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +341,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_old_epoch_or_a_pack_that_went_voids_the_cache, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_index_object_is_warned_of, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_full_disk_under_the_cache_is_no_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_too_much_for_memory_becomes_runs, set_up,
                                         tear_down),
     };
