@@ -341,6 +341,50 @@ static void a_damaged_stream_is_never_another_disk(void **state)
     free(disk);
 }
 
+/* In a file: what the footer or a table says otherwise than header and records is refused. */
+static void tables_and_records_of_a_file_must_agree(void **state)
+{
+    uint8_t *disk = make_disk(1000, 5), swapped[8], *entries;
+    struct folder f;
+    struct bytes out;
+    struct err e;
+
+    (void)state;
+    folder_make(&f);
+    memset(disk, 'x', 3 * GRAIN);
+    for (unsigned i = 0; i < 3; i++) {
+        struct vmdk_config config = { .files = f.files, .codec = &codec_zlib };
+        struct vmdk_chain *c;
+        uint8_t byte;
+        int fd;
+
+        write_stream(disk, 1000, &out);
+        /* End, footer, its marker, directory, its marker, and before that the only table. */
+        entries = out.data + out.count - 5 * SECTOR - 4 * SECTOR;
+        memcpy(swapped, entries + 4, 4);
+        memcpy(swapped + 4, entries, 4);
+        if (i == 1)
+            out.data[out.count - 2 * SECTOR + 64] ^= 1; /* the footer's overHead */
+        if (i == 2)
+            memcpy(entries, swapped, sizeof swapped);
+        fd = file_make(&f, "s.vmdk");
+        put_bytes(fd, 0, out.data, out.count);
+        close(fd);
+        bytes_free(&out);
+        if (vmdk_chain_open(&c, &config, folder_path(&f, "s.vmdk"), &e) != 0) {
+            assert_int_equal(i, 1);
+            assert_non_null(strstr(e.text, "differs from its header"));
+            continue;
+        }
+        assert_int_equal(source_read(vmdk_chain_source(c), 0, &byte, 1, &e), i == 0 ? 0 : -1);
+        if (i == 2)
+            assert_non_null(strstr(e.text, "the record is that of sector 128"));
+        vmdk_chain_close(c);
+    }
+    free(disk);
+    folder_remove(&f);
+}
+
 /* ---- hand-made records ---- */
 
 struct record {
@@ -514,6 +558,7 @@ int main(void)
         cmocka_unit_test(what_qemu_writes_is_read_by_directory_and_in_order),
         cmocka_unit_test(a_stream_that_is_cut_is_refused),
         cmocka_unit_test(a_damaged_stream_is_never_another_disk),
+        cmocka_unit_test(tables_and_records_of_a_file_must_agree),
         cmocka_unit_test(order_is_free_but_each_grain_comes_once),
         cmocka_unit_test(only_one_whole_zlib_stream_is_unpacked),
         cmocka_unit_test(without_a_codec_a_stream_is_refused),
