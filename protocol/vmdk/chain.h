@@ -12,7 +12,7 @@
  * Memory: one cache of table pages for the whole chain, of fixed size, plus the descriptors, which
  * are limited together; nothing grows with the size of the disk.
  *
- * Threads: once open, everything here but vmdk_chain_close and vmdk_chain_verify may be called from
+ * Threads: once open, everything here but _close, _verify and _unchanged may be called from
  * several threads, unless the source's SOURCE_SEQUENTIAL is set (a file source had it).
  *
  * Errors: ERR_REFUSED (a name that leads out of the volumes; a chain that meets a file twice),

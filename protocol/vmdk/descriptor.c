@@ -449,6 +449,20 @@ void descriptor_free(struct descriptor *d)
     free(d);
 }
 
+const struct descriptor_extent *descriptor_only_extent(const struct descriptor *d)
+{
+    const struct descriptor_extent *only = NULL;
+
+    for (size_t i = 0; i < d->extent_count; i++) {
+        if (d->extents[i].sectors == 0)
+            continue;
+        if (only != NULL)
+            return NULL;
+        only = &d->extents[i];
+    }
+    return only;
+}
+
 const char *descriptor_ddb(const struct descriptor *d, const char *name)
 {
     for (size_t i = 0; i < d->ddb_count; i++)

@@ -68,9 +68,10 @@ void descriptor_free(struct descriptor *d); /* NULL is allowed */
 
 /*
  * The text of d, appended to out in the shape that ESXi writes: sections in their order, one blank
- * around a ddb's '=', ddb lines in alphabetical order.  descriptor_read of it gives the same again.
- * What the grammar cannot say (a quote at a wrong place, a line break, no extent, an encrypted or
- * native disk) is refused.  0, or -1: ERR_USAGE, ERR_LIMIT (out's ceiling), ERR_SYSTEM.
+ * around a ddb's '='; ddb lines in the order of d (a host's are in alphabetical order).
+ * descriptor_read of it gives the same again. What the grammar cannot say (a quote at a wrong
+ * place, a line break, no extent, an encrypted or native disk) is refused.  0, or -1: ERR_USAGE,
+ * ERR_LIMIT (out's ceiling), ERR_SYSTEM.
  */
 int descriptor_write(const struct descriptor *d, struct bytes *out, struct err *e);
 
@@ -79,6 +80,12 @@ struct descriptor_geometry {
     uint32_t cylinders, heads, sectors;
 };
 struct descriptor_geometry descriptor_geometry_of(uint64_t capacity_bytes, bool ide);
+
+/*
+ * The one extent that has a size, or NULL when there are several or none: some tools add lines of
+ * no size (NOACCESS 0 ZERO).
+ */
+const struct descriptor_extent *descriptor_only_extent(const struct descriptor *d);
 
 /* The value of ddb.NAME, or NULL. */
 const char *descriptor_ddb(const struct descriptor *d, const char *name);

@@ -2,7 +2,6 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "protocol/base/bytes.h"
@@ -96,27 +95,12 @@ static int put_extent(const struct descriptor_extent *x, struct bytes *out, stru
     return put(out, e, "\n");
 }
 
-static int by_name(const void *a, const void *b)
-{
-    const struct descriptor_ddb *const *x = a, *const *y = b;
-
-    return strcmp((*x)->name, (*y)->name);
-}
-
 static int put_ddb(const struct descriptor *d, struct bytes *out, struct err *e)
 {
-    const struct descriptor_ddb *sorted[DESCRIPTOR_DDB_MAX];
-
-    if (d->ddb_count > DESCRIPTOR_DDB_MAX)
-        return err_set(e, ERR_LIMIT, "the descriptor has more than %d ddb entries",
-                       DESCRIPTOR_DDB_MAX);
     if (put(out, e, "\n# The Disk Data Base \n#DDB\n\n") != 0)
         return -1;
     for (size_t i = 0; i < d->ddb_count; i++)
-        sorted[i] = &d->ddb[i];
-    qsort(sorted, d->ddb_count, sizeof sorted[0], by_name);
-    for (size_t i = 0; i < d->ddb_count; i++)
-        if (put(out, e, "ddb.%s = \"%s\"\n", sorted[i]->name, sorted[i]->value) != 0)
+        if (put(out, e, "ddb.%s = \"%s\"\n", d->ddb[i].name, d->ddb[i].value) != 0)
             return -1;
     return 0;
 }

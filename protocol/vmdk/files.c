@@ -182,6 +182,8 @@ static int open_error(const char *place, struct err *e)
         return err_set(e, ERR_REFUSED, "%s has a part that is no folder", place);
     case ENXIO:
         return err_set(e, ERR_REFUSED, "%s is no regular file", place);
+    case ESTALE:
+        return err_set(e, ERR_REFUSED, "%s was exchanged while it was opened", place);
     case EBUSY:
     case ETXTBSY:
     case EACCES:
@@ -244,7 +246,8 @@ static int look_by_path(struct resolved *r, struct stat *st)
 /*
  * Without openat: look at each component, open the whole path, and look again.  A component that is
  * exchanged for a link in between is found unless it is put back in time, which takes somebody who
- * may write in the datastore's folders while we open a file.
+ * may write in the datastore's folders while we open a file.  (documented, not seen: that a host
+ * gives a file the same numbers by its name and by its descriptor.)
  */
 static int open_by_path(struct resolved *r)
 {
@@ -261,7 +264,7 @@ static int open_by_path(struct resolved *r)
         after.st_ino == opened.st_ino)
         return fd;
     io_drop(&fd);
-    errno = ELOOP;
+    errno = ESTALE;
     return -1;
 }
 

@@ -189,11 +189,11 @@ static int check_descriptor(const struct vmdk_chain *c, const struct descriptor 
         return err_set(e, ERR_UNSUPPORTED,
                        "createType \"%s\" is that of a hosted product; a host keeps no such disk",
                        d->create_type);
-    if ((t->rules & ONE) != 0 && d->extent_count != 1)
-        return err_set(e, ERR_CORRUPT, "createType \"%s\" has one extent, not %zu", d->create_type,
-                       d->extent_count);
     if (d->capacity_bytes == 0)
         return err_set(e, ERR_CORRUPT, "the extents have no size");
+    if ((t->rules & ONE) != 0 && descriptor_only_extent(d) == NULL)
+        return err_set(e, ERR_CORRUPT, "createType \"%s\" has one extent, not %zu", d->create_type,
+                       d->extent_count);
     if (check_parent(t, d, e) != 0 || check_encoding(d, e) != 0)
         return -1;
     for (size_t i = 0; i < d->extent_count; i++)
@@ -383,9 +383,10 @@ static int open_slot(struct vmdk_chain *c, struct link *l, size_t index, struct 
 
 static int open_slots(struct vmdk_chain *c, struct link *l, struct err *e)
 {
+    const struct descriptor_extent *only = descriptor_only_extent(l->descriptor);
     size_t count = l->descriptor->extent_count;
 
-    if (l->info.embedded && count != 1)
+    if (l->info.embedded && only == NULL)
         return err_set(e, ERR_UNSUPPORTED, "a descriptor inside an extent has one extent, not %zu",
                        count);
     l->slots = calloc(count, sizeof *l->slots);
@@ -396,7 +397,7 @@ static int open_slots(struct vmdk_chain *c, struct link *l, struct err *e)
         if (open_slot(c, l, i, e) != 0)
             return -1;
     }
-    l->info.format = count == 1 ? l->slots[0].x->format : "split";
+    l->info.format = only == NULL ? "split" : l->slots[only - l->descriptor->extents].x->format;
     return 0;
 }
 

@@ -85,21 +85,23 @@ static int skip(struct scan *s, uint64_t count)
 /* What the descriptor adds to the header: the exact size, and that this is a whole disk. */
 static int use_descriptor(struct scan *s, const char *text, size_t bytes)
 {
+    const struct descriptor_extent *only;
     struct descriptor *d;
     int rc = -1;
 
     if (descriptor_read(&d, text, bytes, s->e) != 0)
         return -1;
-    if (d->extent_count != 1 || strcmp(d->extents[0].type, "SPARSE") != 0)
+    only = descriptor_only_extent(d);
+    if (only == NULL || strcmp(only->type, "SPARSE") != 0)
         err_set(s->e, ERR_CORRUPT, "the descriptor of a stream has one SPARSE extent");
     else if (d->parent_cid != DESCRIPTOR_CID_NONE)
         err_set(s->e, ERR_UNSUPPORTED, "the stream is the delta of a disk, not a whole one");
     else if (d->encrypted)
         err_set(s->e, ERR_UNSUPPORTED, "the stream is encrypted");
     else
-        rc = sparse_header_capacity(&s->header, d->extents[0].sectors, s->e);
+        rc = sparse_header_capacity(&s->header, only->sectors, s->e);
     if (rc == 0)
-        s->capacity_sectors = d->extents[0].sectors;
+        s->capacity_sectors = only->sectors;
     descriptor_free(d);
     return rc;
 }

@@ -93,13 +93,29 @@ static int write_to(void *context, const void *data, size_t bytes, struct err *e
     return bytes_append(context, data, bytes, e);
 }
 
+/* zlib; and what does not begin as zlib does is a grain of that byte, so that records can change.
+ */
+static int inflate_loosely(const void *in, size_t in_bytes, void *out, size_t room, size_t *made,
+                           struct err *e)
+{
+    const uint8_t *first = in;
+
+    if (first[0] == 0x78)
+        return codec_zlib.inflate(in, in_bytes, out, room, made, e);
+    memset(out, first[0], room);
+    *made = room;
+    return 0;
+}
+
+static const struct vmdk_codec loose = { inflate_loosely, NULL };
+
 static int scan(const uint8_t *data, size_t size, struct told *t, struct err *e)
 {
     struct from f = { data, size };
     struct vmdk_stream_input input = { read_from, &f };
     struct vmdk_stream_sink sink = { on_begin, on_grain, t };
 
-    return vmdk_stream_scan(&input, &codec_zlib, &sink, e);
+    return vmdk_stream_scan(&input, &loose, &sink, e);
 }
 
 /* Write what the stream says, and read that. */

@@ -63,7 +63,7 @@ static int claimed_open(struct vmdk_files *files, const char *from, const char *
                                .device = UINT64_MAX,
                                .size_bytes = CAPACITY };
     assert_true(out->source != NULL && out->place != NULL);
-    *out->source = (struct source){ &huge_ops, CAPACITY, 0, 0 };
+    *out->source = (struct source){ &huge_ops, CAPACITY, 0, SOURCE_HOLES_CLAIMED };
     return 0;
 }
 
@@ -93,6 +93,9 @@ static void look(const struct folder *f, struct vmdk_files *files, const char *n
 
     if (vmdk_chain_open(&c, &config, folder_path(f, name), &e) != 0)
         fail_msg("%s", e.text);
+    /* What is only claimed of the base is only claimed of the disk. */
+    assert_int_equal(vmdk_chain_source(c)->flags,
+                     vmdk_chain_link_count(c) > 1 ? SOURCE_HOLES_CLAIMED : 0);
     for (uint64_t at = 0; at < CAPACITY; at += x.length_bytes, extents++) {
         if (source_extent_at(vmdk_chain_source(c), at, &x, &e) != 0)
             fail_msg("%s", e.text);

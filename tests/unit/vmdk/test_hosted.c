@@ -176,6 +176,25 @@ static void a_child_that_is_larger_than_its_parent(void **state)
     check_against_qemu("big.vmdk");
     run("cd %s && qemu-img create -q -f vmdk -b base.vmdk -F vmdk small.vmdk 1m", f.path);
     check_against_qemu("small.vmdk");
+    /* The same over a flat base, which has nothing at all behind its end. */
+    run("cd %s && qemu-img create -q -f vmdk -o subformat=monolithicFlat flat.vmdk 3m && "
+        "qemu-io -f vmdk -c 'write -P 1 0 3m' flat.vmdk >/dev/null && "
+        "qemu-img create -q -f vmdk -b flat.vmdk -F vmdk big.vmdk 10m && "
+        "qemu-io -f vmdk -c 'write -P 4 9m 64k' big.vmdk >/dev/null",
+        f.path);
+    check_against_qemu("big.vmdk");
+    {
+        struct vmdk_chain *c = open_chain("big.vmdk");
+        struct extent x;
+        struct err e;
+
+        assert_int_equal(source_extent_at(vmdk_chain_source(c), 3 << 20, &x, &e), 0);
+        assert_int_equal(x.kind, EXTENT_ZERO);
+        assert_true(x.length_bytes == 6 << 20);
+        assert_int_equal(vmdk_chain_changed_at(c, 1, 65536, 0, &x, &e), 0);
+        assert_true(x.offset_bytes == 9 << 20 && x.length_bytes == 65536);
+        vmdk_chain_close(c);
+    }
 }
 
 /* COWD and seSparse without zero grains are what qemu reads as we do. */

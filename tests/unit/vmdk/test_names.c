@@ -14,7 +14,7 @@
 #include "protocol/vmdk/files_private.h"
 #include "tests/unit/vmdk/images.h"
 
-enum { SECTORS = 100, SECTOR = 512 };
+enum { SECTORS = 100, SECTOR = 512, COMPONENTS = 65 };
 
 static struct folder f;
 
@@ -374,6 +374,103 @@ static void types_that_are_not_read_say_why(void **state)
     expect("vm/d.vmdk", ERR_CORRUPT, "the parent of");
 }
 
+/* Text of a base with these lines behind its header. */
+static void base_with(const char *create_type, const char *parent_cid, const char *lines)
+{
+    file_text(&f, "vm/t.vmdk",
+              "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=%s\ncreateType=\"%s\"\n%s\n",
+              parent_cid, create_type, lines);
+}
+
+static void lines_that_contradict_are_refused(void **state)
+{
+    (void)state;
+    base_with("vmfs", "ffffffff", "RW 100 VMFS \"base-flat.vmdk\"");
+    expect("vm/t.vmdk", ERR_NONE, NULL);
+    base_with("vmfs", "ffffffff", "RW 100 VMFS \"base-flat.vmdk\" 0");
+    expect("vm/t.vmdk", ERR_NONE, NULL);
+    base_with("vmfs", "ffffffff", "RW 99 VMFS \"base-flat.vmdk\" 1");
+    expect("vm/t.vmdk", ERR_CORRUPT, "has an offset");
+    base_with("vmfs", "12345678", "RW 100 VMFS \"base-flat.vmdk\"");
+    expect("vm/t.vmdk", ERR_CORRUPT, "no parentFileNameHint");
+    base_with("vmfs", "ffffffff", "parentFileNameHint=\"b\"\nRW 100 VMFS \"base-flat.vmdk\"");
+    expect("vm/t.vmdk", ERR_CORRUPT, "says that there is none");
+    base_with("custom", "ffffffff", "NOACCESS 100 FLAT \"base-flat.vmdk\"");
+    expect("vm/t.vmdk", ERR_UNSUPPORTED, "NOACCESS");
+    base_with("custom", "ffffffff", "RW 0 ZERO");
+    expect("vm/t.vmdk", ERR_CORRUPT, "no size");
+    base_with("custom", "ffffffff", "RW 18446744073709551615 ZERO");
+    expect("vm/t.vmdk", ERR_CORRUPT, "too large");
+    base_with("custom", "ffffffff", "RW 137438953472 ZERO\nRW 1 ZERO");
+    expect("vm/t.vmdk", ERR_CORRUPT, "too large");
+    base_with("custom", "ffffffff", "RW 50 FLAT \"base-flat.vmdk\" 51");
+    expect("vm/t.vmdk", ERR_CORRUPT, "its extent needs");
+    base_with("custom", "ffffffff", "RW 50 FLAT \"base-flat.vmdk\" 137438953472");
+    expect("vm/t.vmdk", ERR_CORRUPT, "its extent needs");
+    file_text(&f, "vm/t-ctk.vmdk", "\xa2\x72\x19\xf6 and so on");
+    expect("vm/t-ctk.vmdk", ERR_FORMAT, "change tracking");
+}
+
+/* Long texts: one, and all of a chain together. */
+static void descriptors_have_a_limit_together(void **state)
+{
+    char name[32];
+
+    (void)state;
+    base_with("vmfs", "ffffffff", "RW 100 VMFS \"base-flat.vmdk\"");
+    run("truncate -s %d %s", (1 << 20) + 1, folder_path(&f, "vm/t.vmdk"));
+    expect("vm/t.vmdk", ERR_FORMAT, "too long");
+    for (unsigned i = 0; i < 5; i++) {
+        char parent[32], data[32];
+        struct layer l;
+
+        snprintf(name, sizeof name, "vm/n%u.vmdk", i);
+        snprintf(parent, sizeof parent, i == 0 ? "base.vmdk" : "n%u.vmdk", i - 1);
+        snprintf(data, sizeof data, "n%u-delta.vmdk", i);
+        link_write(&f, name, "vmfsSparse", "VMFSSPARSE", data, SECTORS, 0x11 + i, 0x10 + i, parent);
+        run("truncate -s %d %s", 1 << 20, folder_path(&f, name));
+        snprintf(data, sizeof data, "vm/n%u-delta.vmdk", i);
+        layer_random(&l, SECTORS, 1, 3);
+        cowd_write(&f, data, &l, i);
+        layer_free(&l);
+        expect(name, i < 3 ? ERR_NONE : ERR_LIMIT, i < 3 ? NULL : "descriptors of the chain");
+    }
+}
+
+static void volumes_are_checked(void **state)
+{
+    struct vmdk_volume none = { "/tmp/vmferry-no-such-folder", NULL }, relative = { "tmp", NULL };
+    struct vmdk_volume file = { NULL, NULL }, bad_alias = { "/tmp", "label" }, root = { "/", NULL };
+    struct vmdk_config config = { 0 };
+    struct vmdk_chain *c;
+    struct vmdk_files *files;
+    char long_name[200], many[COMPONENTS * 2 + 16];
+    struct err e;
+
+    (void)state;
+    assert_int_equal(vmdk_local_files_new(&files, &none, 1, &e), -1);
+    assert_int_equal(e.code, ERR_NOT_FOUND);
+    assert_int_equal(vmdk_local_files_new(&files, &relative, 1, &e), -1);
+    assert_int_equal(e.code, ERR_USAGE);
+    assert_int_equal(vmdk_local_files_new(&files, &bad_alias, 1, &e), -1);
+    assert_int_equal(vmdk_local_files_new(&files, &none, 0, &e), -1);
+    file.path = folder_path(&f, "vm/base.vmdk");
+    assert_int_equal(vmdk_local_files_new(&files, &file, 1, &e), -1);
+    /* Everything lies below the root, and a slash at the end says nothing. */
+    assert_int_equal(vmdk_local_files_new(&config.files, &root, 1, &e), 0);
+    snprintf(long_name, sizeof long_name, "%s", folder_path(&f, "vm/base.vmdk"));
+    assert_int_equal(vmdk_chain_open(&c, &config, long_name, &e), 0);
+    vmdk_chain_close(c);
+    assert_int_equal(vmdk_chain_open(&c, &config, "base.vmdk", &e), -1);
+    assert_int_equal(e.code, ERR_USAGE);
+    many[0] = '\0';
+    for (size_t i = 0; i < COMPONENTS; i++)
+        strcat(many, "/a");
+    assert_int_equal(vmdk_chain_open(&c, &config, many, &e), -1);
+    assert_int_equal(e.code, ERR_LIMIT);
+    vmdk_files_close(config.files);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -389,6 +486,9 @@ int main(void)
         TEST(a_file_that_changes_is_seen),
         TEST(what_can_be_opened_is_described),
         TEST(hosted_forms_are_refused_where_only_a_host_is_read),
+        TEST(lines_that_contradict_are_refused),
+        TEST(descriptors_have_a_limit_together),
+        TEST(volumes_are_checked),
         TEST(types_that_are_not_read_say_why),
     };
 

@@ -159,6 +159,14 @@ static void write_stream(const uint8_t *disk, uint64_t sectors, struct bytes *ou
     bytes_free(&text);
 }
 
+static void put_file(struct folder *f, const char *name, const uint8_t *data, size_t bytes)
+{
+    int fd = file_make(f, name);
+
+    put_bytes(fd, 0, data, bytes);
+    close(fd);
+}
+
 /* Grains of data, of zeros, and of what does not compress. */
 static uint8_t *make_disk(uint64_t sectors, uint64_t seed)
 {
@@ -221,13 +229,10 @@ static void what_is_written_is_read_by_us_and_by_qemu(void **state)
         struct bytes out;
         struct err e;
         size_t bytes;
-        int fd;
 
         write_stream(disk, sizes[i], &out);
         assert_int_equal(out.count % SECTOR, 0);
-        fd = file_make(&f, "ours.vmdk");
-        put_bytes(fd, 0, out.data, out.count);
-        close(fd);
+        put_file(&f, "ours.vmdk", out.data, out.count);
         compare_chain(&f, "ours.vmdk", disk, sizes[i]);
         if (scan(out.data, out.count, &r, &e) != 0)
             fail_msg("%s", e.text);
@@ -285,7 +290,6 @@ static void a_stream_that_is_cut_is_refused(void **state)
     struct folder f;
     struct bytes out;
     struct err e;
-    int fd;
 
     (void)state;
     folder_make(&f);
@@ -297,9 +301,7 @@ static void a_stream_that_is_cut_is_refused(void **state)
         assert_int_equal(e.code, ERR_CORRUPT);
         free(r.disk);
     }
-    fd = file_make(&f, "cut.vmdk");
-    put_bytes(fd, 0, out.data, out.count - SECTOR);
-    close(fd);
+    put_file(&f, "cut.vmdk", out.data, out.count - SECTOR);
     {
         struct vmdk_config config = { .files = f.files, .codec = &codec_zlib };
         struct vmdk_chain *c;
@@ -339,6 +341,85 @@ static void a_damaged_stream_is_never_another_disk(void **state)
     }
     bytes_free(&out);
     free(disk);
+}
+
+/* In a file: what the footer or a table says otherwise than header and records is refused. */
+static void tables_and_records_of_a_file_must_agree(void **state)
+{
+    uint8_t *disk = make_disk(1000, 5), swapped[8], *entries;
+    struct folder f;
+    struct bytes out;
+    struct err e;
+
+    (void)state;
+    folder_make(&f);
+    memset(disk, 'x', 3 * GRAIN);
+    for (unsigned i = 0; i < 3; i++) {
+        struct vmdk_config config = { .files = f.files, .codec = &codec_zlib };
+        struct vmdk_chain *c;
+        uint8_t byte;
+
+        write_stream(disk, 1000, &out);
+        /* End, footer, its marker, directory, its marker, and before that the only table. */
+        entries = out.data + out.count - 5 * SECTOR - 4 * SECTOR;
+        memcpy(swapped, entries + 4, 4);
+        memcpy(swapped + 4, entries, 4);
+        if (i == 1)
+            out.data[out.count - 2 * SECTOR + 64] ^= 1; /* the footer's overHead */
+        if (i == 2)
+            memcpy(entries, swapped, sizeof swapped);
+        put_file(&f, "s.vmdk", out.data, out.count);
+        bytes_free(&out);
+        if (vmdk_chain_open(&c, &config, folder_path(&f, "s.vmdk"), &e) != 0) {
+            assert_int_equal(i, 1);
+            assert_non_null(strstr(e.text, "differs from its header"));
+            continue;
+        }
+        assert_int_equal(source_read(vmdk_chain_source(c), 0, &byte, 1, &e), i == 0 ? 0 : -1);
+        if (i == 2)
+            assert_non_null(strstr(e.text, "the record is that of sector 128"));
+        vmdk_chain_close(c);
+    }
+    free(disk);
+    folder_remove(&f);
+}
+
+/* VirtualBox adds a line of no size, and rounds its header's capacity up to a grain. */
+static void a_stream_as_virtualbox_writes_it(void **state)
+{
+    static const char extra[] = "NOACCESS 0 ZERO ";
+    uint8_t *disk = make_disk(1000, 5), *line;
+    struct rebuilt r;
+    struct folder f;
+    struct bytes out;
+    struct err e;
+
+    (void)state;
+    folder_make(&f);
+    memset(disk + 896 * SECTOR, 'x', 104 * SECTOR);
+    write_stream(disk, 1000, &out);
+    for (unsigned i = 0; i < 2; i++) { /* header and footer */
+        uint8_t *header = i == 0 ? out.data : out.data + out.count - 2 * SECTOR;
+
+        assert_memory_equal(header, "KDMV", 4);
+        header[12] = 0; /* 1024 sectors instead of 1000 */
+        header[13] = 4;
+    }
+    /* The ddb's title becomes the line: both have as many letters. */
+    line = (uint8_t *)strstr((char *)out.data + SECTOR, "# The Disk Data Base");
+    assert_non_null(line);
+    memcpy(line, extra, sizeof extra - 1);
+    memset(line + sizeof extra - 1, ' ', 20 - (sizeof extra - 1));
+    if (scan(out.data, out.count, &r, &e) != 0)
+        fail_msg("%s", e.text);
+    assert_true(r.capacity == 1000 * SECTOR);
+    assert_memory_equal(r.disk, disk, r.capacity);
+    free(r.disk);
+    put_file(&f, "s.vmdk", out.data, out.count);
+    compare_chain(&f, "s.vmdk", disk, 1000);
+    bytes_free(&out);
+    free(disk);
+    folder_remove(&f);
 }
 
 /* ---- hand-made records ---- */
@@ -455,14 +536,11 @@ static void without_a_codec_a_stream_is_refused(void **state)
     struct bytes out;
     struct err e;
     struct vmdk_chain *c;
-    int fd;
 
     (void)state;
     folder_make(&f);
     write_stream(disk, 300, &out);
-    fd = file_make(&f, "s.vmdk");
-    put_bytes(fd, 0, out.data, out.count);
-    close(fd);
+    put_file(&f, "s.vmdk", out.data, out.count);
     {
         struct vmdk_config config = { .files = f.files };
 
@@ -514,6 +592,8 @@ int main(void)
         cmocka_unit_test(what_qemu_writes_is_read_by_directory_and_in_order),
         cmocka_unit_test(a_stream_that_is_cut_is_refused),
         cmocka_unit_test(a_damaged_stream_is_never_another_disk),
+        cmocka_unit_test(tables_and_records_of_a_file_must_agree),
+        cmocka_unit_test(a_stream_as_virtualbox_writes_it),
         cmocka_unit_test(order_is_free_but_each_grain_comes_once),
         cmocka_unit_test(only_one_whole_zlib_stream_is_unpacked),
         cmocka_unit_test(without_a_codec_a_stream_is_refused),
