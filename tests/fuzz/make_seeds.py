@@ -480,6 +480,9 @@ def repositories():
     put("repo_run", "fan", head[:192] + struct.pack("<III", 9, 2, 90).ljust(320, b"\0") + entries)
 
 
+# ---- VMDK files: see vmdk_input.h ----
+
+
 def vmdk_file(name, size, pieces):
     out = bytes((len(name),)) + name.encode() + struct.pack("<IH", size, len(pieces))
     return out + b"".join(struct.pack("<IH", at, len(data)) + data for at, data in pieces)
