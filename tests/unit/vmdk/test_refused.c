@@ -22,10 +22,17 @@ static void make(const char *name, char kind, uint64_t sectors)
     char data[64];
     struct layer l;
 
-    layer_random(&l, sectors, kind == 's' ? 8 : kind == 'c' ? 1 : 128, 7);
+    l = (struct layer){ .sectors = sectors,
+                        .grain_sectors = kind == 's'   ? 8
+                                         : kind == 'c' ? 1
+                                                       : 128 };
+    l.grains = (size_t)((sectors + l.grain_sectors - 1) / l.grain_sectors);
+    l.states = malloc(l.grains);
+    l.bytes = calloc(sectors, SECTOR);
+    assert_true(l.states != NULL && l.bytes != NULL);
     memset(l.states, ABSENT, l.grains);
-    for (size_t i = 0; i < 4; i++)
-        l.states[i] = DATA;
+    memset(l.states, DATA, 4);
+    memset(l.bytes, 'd', 4 * l.grain_sectors * SECTOR);
     l.states[4] = ZERO;
     snprintf(data, sizeof data, "%s-data.vmdk", name);
     if (kind == 's')
