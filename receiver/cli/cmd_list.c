@@ -182,6 +182,21 @@ out:
     return rc;
 }
 
+/* A first mirror that was cut shows nowhere else. */
+static int tell_unfinished(const char *place, struct err *e)
+{
+    char **names = NULL;
+    size_t count = 0;
+
+    if (mirror_unfinished(place, &names, &count, e) != 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        log_note("%s: the first mirror of %s is not finished; `vmferry mirror` goes on with it",
+                 place, names[i]);
+    mirror_folders_free(names, count);
+    return 0;
+}
+
 static int print_tables(struct app *app, const struct generation_list *l, size_t *count,
                         struct err *e)
 {
@@ -245,6 +260,8 @@ static int list_mirrors(struct app *app, struct err *e)
         log_error("%s", mirror_list_problem(l, i));
     all = mirror_list_generations(l);
     rc = show(app, &all, mirror_list_problem_count(l), e);
+    if (rc == 0)
+        rc = tell_unfinished(app->options->mirror, e);
     mirror_list_free(l);
     return rc;
 }

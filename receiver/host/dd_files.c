@@ -1,6 +1,7 @@
 #include "receiver/host/dd_files.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ struct dd_files {
     struct host *host;
     const struct datastore_list *stores;
     uint64_t stall_ms;
+    pthread_mutex_t lock;                 /* held while any of its files is read */
     struct dd_file *running[RUNNING_MAX]; /* the one read last comes first; NULL: none */
 };
 
@@ -58,9 +60,14 @@ static int file_read(struct source *s, uint64_t offset_bytes, void *out, size_t 
                      struct err *e)
 {
     struct dd_file *file = (struct dd_file *)s;
+    int rc;
 
+    /* Disks are read side by side, and one may end the dd of another's file. */
+    pthread_mutex_lock(&file->files->lock);
     come_first(file->files, file);
-    return source_read(file->dd, offset_bytes, out, count, e);
+    rc = source_read(file->dd, offset_bytes, out, count, e);
+    pthread_mutex_unlock(&file->files->lock);
+    return rc;
 }
 
 static void file_close(struct source *s)
@@ -68,6 +75,7 @@ static void file_close(struct source *s)
     struct dd_file *file = (struct dd_file *)s;
     size_t kept = 0;
 
+    pthread_mutex_lock(&file->files->lock);
     for (size_t i = 0; i < RUNNING_MAX; i++) {
         struct dd_file *here = file->files->running[i];
 
@@ -75,6 +83,7 @@ static void file_close(struct source *s)
         if (here != NULL && here != file)
             file->files->running[kept++] = here;
     }
+    pthread_mutex_unlock(&file->files->lock);
     source_close(file->dd);
     free(file);
 }
@@ -240,6 +249,7 @@ static int dd_unchanged(struct vmdk_files *files, const struct vmdk_file *file, 
 
 static void dd_files_close(struct vmdk_files *files)
 {
+    pthread_mutex_destroy(&((struct dd_files *)files)->lock);
     free(files);
 }
 
@@ -252,6 +262,7 @@ int dd_files_new(struct vmdk_files **out, struct host *h, const struct datastore
         return err_sys(e, "reading a chain by dd");
     f->base =
         (struct vmdk_files){ .open = dd_open, .unchanged = dd_unchanged, .close = dd_files_close };
+    pthread_mutex_init(&f->lock, NULL);
     f->host = h;
     f->stores = stores;
     f->stall_ms = stall_ms;

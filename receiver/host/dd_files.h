@@ -1,7 +1,8 @@
 /*
  * The files of a chain of links, read by `dd` over exec channels where no agent may run.  Names are
  * resolved as everywhere on a host: a parent below one of its datastores, an extent beside its
- * descriptor.  Not many files of a chain have a dd of their own at a time: hosts allow ten channels.
+ * descriptor.  Not many files have a dd of their own at a time, whatever the number of disks: hosts
+ * allow ten channels.
  */
 #ifndef RECEIVER_HOST_DD_FILES_H
 #define RECEIVER_HOST_DD_FILES_H

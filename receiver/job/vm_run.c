@@ -1,5 +1,6 @@
 #include "receiver/job/vm_job.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -349,6 +350,8 @@ void vm_run(const struct vm_job *job, struct vm_result *result)
     if (run(&w, &e) != 0) {
         result->outcome = OUTCOME_FAILED;
         result->why = e;
+        if (e.os == ENOSPC || e.os == EDQUOT)
+            log_note("%s: make room there and run again: what has come is kept", job->vm->name);
     }
     vm_read_free(&w.read);
     vm_config_free(&w.config);

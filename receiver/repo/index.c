@@ -154,6 +154,12 @@ out:
 
 /* --- merging runs --- */
 
+static void warn(const struct index *x, const char *text)
+{
+    if (x->env.warn != NULL)
+        x->env.warn(x->env.context, text);
+}
+
 /* The smaller runs that are worth becoming one, as bits. */
 static uint32_t small_runs(const struct index *x)
 {
@@ -229,11 +235,24 @@ out:
     return rc;
 }
 
-static int make_runs(struct index *x, struct err *e)
+static int try_runs(struct index *x, struct err *e)
 {
     if (x->run_count >= RUNS_MANY && merge_runs(x, small_runs(x), e) != 0)
         return -1;
     return table_to_run(x, e);
+}
+
+/* A cache that cannot be written is no reason to end a backup: go on without. */
+static int make_runs(struct index *x, struct err *e)
+{
+    if (try_runs(x, e) == 0)
+        return 0;
+    if (x->cache < 0 || (e->code != ERR_SPACE && e->code != ERR_SYSTEM && e->code != ERR_SOURCE))
+        return -1;
+    err_add(e, "the index is kept in memory from here on");
+    warn(x, e->text);
+    io_drop(&x->cache);
+    return try_runs(x, e);
 }
 
 int index_save(struct index *x, struct err *e)
@@ -397,12 +416,6 @@ void index_counts(struct index *x, uint64_t *entries, uint64_t *packs, uint64_t 
 }
 
 /* --- opening --- */
-
-static void warn(const struct index *x, const char *text)
-{
-    if (x->env.warn != NULL)
-        x->env.warn(x->env.context, text);
-}
 
 /* The keys of all packs that have an index object, ascending as the names are. */
 static int list_packs(struct index *x, struct bytes *out, struct err *e)

@@ -283,6 +283,7 @@ struct walker {
     uint8_t *window;
     struct entry_opener *opener;
     uint8_t *plain;
+    size_t plain_room;
 };
 
 /* count bytes at offset, through a window that moves forward. */
@@ -306,12 +307,27 @@ static int look(struct walker *w, uint64_t offset, size_t count, const uint8_t *
     return 0;
 }
 
+static int make_room(struct walker *w, size_t count, struct err *e)
+{
+    uint8_t *plain;
+
+    if (w->plain_room >= count)
+        return 0;
+    plain = realloc(w->plain, count);
+    if (plain == NULL)
+        return err_sys(e, "getting memory for a block");
+    w->plain = plain;
+    w->plain_room = count;
+    return 0;
+}
+
 static int prove_entry(struct walker *w, const struct entry_header *h, uint64_t offset,
                        struct err *e)
 {
     const uint8_t *in;
 
-    if (look(w, offset, ENTRY_HEADER_BYTES + (size_t)h->payload_bytes, &in, e) != 0)
+    if (make_room(w, h->plain_bytes, e) != 0 ||
+        look(w, offset, ENTRY_HEADER_BYTES + (size_t)h->payload_bytes, &in, e) != 0)
         return -1;
     if (entry_decode(w->opener, w->vault, h, in, in + ENTRY_HEADER_BYTES, w->plain, e) == 0)
         return 0;
@@ -371,16 +387,19 @@ int pack_walk(struct storage *s, const struct vault *v, const struct repo_key *p
               const struct pack_walk *walk, uint64_t *size_bytes, struct err *e)
 {
     struct walker w = { .walk = walk, .vault = v, .storage = s };
+    /* Never more than the pack has. */
+    size_t window =
+        walk->read_data ? READ_BYTES + ENTRY_HEADER_BYTES + ENTRY_PAYLOAD_MAX : ENTRY_HEADER_BYTES;
     uint64_t entries, found;
     int rc = -1;
 
     name_of_pack(w.name, pack);
     if (storage_size(s, w.name, size_bytes, e) != 0)
         return -1;
-    w.window = malloc(walk->read_data ? READ_BYTES + ENTRY_HEADER_BYTES + ENTRY_PAYLOAD_MAX
-                                      : ENTRY_HEADER_BYTES);
-    w.plain = malloc(walk->read_data ? ENTRY_PLAIN_MAX : 1);
-    if (w.window == NULL || w.plain == NULL) {
+    if (window > *size_bytes)
+        window = (size_t)*size_bytes + 1;
+    w.window = malloc(window);
+    if (w.window == NULL) {
         err_sys(e, "getting memory");
         goto out;
     }

@@ -86,19 +86,28 @@ int repo_create(struct storage *s, const struct repo_create_options *options, st
                         .append_only = options->append_only,
                         .made = (uint64_t)clock_now(),
                         .program = program };
+    struct storage_lock *lock = NULL;
     struct vault *v = NULL;
     int rc = -1;
 
     if (c.block_bytes == 0)
         c.block_bytes = REPO_BLOCK_BYTES;
-    if (check_options(options, e) != 0 || check_empty(s, e) != 0)
+    if (check_options(options, e) != 0)
         return -1;
     if (sodium_init() < 0)
         return err_set(e, ERR_SYSTEM, "libsodium does not start");
+    /* Against a second `init`; and so the lock is there for readers who may not make it. */
+    if (storage_lock_take(s, NAME_LOCK, LOCK_EXCLUSIVE, 0, NULL, &lock, e) != 0)
+        return -1;
+    if (check_empty(s, e) != 0)
+        goto out;
     randombytes_buf(c.repository.b, sizeof c.repository.b);
     if (vault_new(&v, &c.repository, e) == 0 && (!options->encrypt || vault_make_keys(v, e) == 0))
         rc = publish_all(s, &c, v, options, e);
+
+out:
     vault_free(v);
+    storage_lock_release(lock);
     return rc;
 }
 

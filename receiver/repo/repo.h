@@ -103,7 +103,8 @@ struct repo_open_options {
 int repo_open(struct repo **out, struct storage *s, const struct repo_open_options *options,
               struct err *e);
 
-/* Entries that are in no pack yet are lost: repo_flush first.  NULL is allowed. */
+/* After the runs in it have ended.  What is in no finished pack is lost, and nothing refers to it.
+ * NULL is allowed. */
 void repo_close(struct repo *r);
 
 struct repo_facts {

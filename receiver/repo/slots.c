@@ -135,7 +135,7 @@ static int list_names(struct storage *s, struct slot_names *out, struct err *e)
             more = err_set(e, ERR_LIMIT, "there are more than %d key slots", SLOTS_MAX);
             break;
         }
-        snprintf(out->names[out->count++], REPO_SLOT_HEX_BYTES, "%s", name);
+        memcpy(out->names[out->count++], name, REPO_SLOT_HEX_BYTES);
     }
     storage_list_end(list);
     return more;

@@ -55,7 +55,7 @@ struct generation_list {
 };
 
 /*
- * The generation that the user means (cli.md, GEN): `VM@N`, `N`, `VM@latest`, `VM@2026-11-20`,
+ * The generation that the user means (GEN of the command line): `VM@N`, `N`, `VM@latest`, `VM@2026-11-20`,
  * `VM@2026-11-20T10:30[:15][Z]`, `HOST/VM@…`, `uuid:…@…`, an id prefix of at least 4 hex digits. VM
  * is the new or an old display name, or what the item is called beside that.  *newer_partial (may
  * be NULL) is the number of a partial generation newer than the one found by `latest` or a date,

@@ -482,6 +482,7 @@ def repositories():
 
 # ---- VMDK files: see vmdk_input.h ----
 
+
 def vmdk_file(name, size, pieces):
     out = bytes((len(name),)) + name.encode() + struct.pack("<IH", size, len(pieces))
     return out + b"".join(struct.pack("<IH", at, len(data)) + data for at, data in pieces)
@@ -619,8 +620,8 @@ def vmdks():
 
 
 if __name__ == "__main__":
-    vmdks()
     repositories()
+    vmdks()
     hosts()
     mirrors()
     others()

@@ -209,7 +209,7 @@ static int run_mirror(struct driver *d, struct err *e)
     if (s != NULL && (snapshot_reading(&d->host, s, e) != 0 || room_poll(&d->host, &guard, e) != 0))
         goto out;
     for (size_t i = 0; i < plan.count; i++)
-        if (strcmp(plan.items[i].slot, d->arguments[1]) == 0 && plan.items[i].link_count > 0 &&
+        if (strcmp(plan.items[i].slot, d->arguments[1]) == 0 && plan.items[i].link_count == 1 &&
             copy_disk(d, &plan.items[i], d->arguments[2], e) != 0)
             goto out;
     rc = chain_recheck(&d->host, &vm, s, &stores, &plan, e);

@@ -1,4 +1,4 @@
-"""COWD, the form of `vmfsSparse` deltas (-delta.vmdk): virtual-disk-formats, 5.
+"""COWD, the form of `vmfsSparse` deltas (-delta.vmdk).
 
 Grains are sectors.  A table is made, with the grains that follow it, at the end of the used part;
 the file itself grows in steps of 16 MiB, so its end says nothing.

@@ -1,13 +1,14 @@
 """The data file of a snapshot's child: a sparse extent, in two forms (cowd.py, sesparse.py).
 
 Both are tables of 4096 entries, one per grain, found through a directory; what differs is where
-things lie and what an entry looks like.  Written from the project's notes on the formats
-(virtual-disk-formats, 5 and 6), never from the product's readers: each checks the other.
+things lie and what an entry looks like.  Written from what is published of the formats, never from the
+product's readers: each checks the other.
 """
 
 import bisect
 import os
 import re
+import sys
 from array import array
 
 from .record import write_all
@@ -205,6 +206,8 @@ class Delta:
     def allocate(self, count):
         """(number, count) pieces of free grains, in the order of their use."""
         pieces = []
+        if self.unused() + sum(room for _, room in self.free) < count:
+            self.find_free()
         while count > 0 and self.free:
             number, room = self.free.pop()
             used = min(room, count)
@@ -220,6 +223,13 @@ class Delta:
             count -= part
         self.shuffle.shuffle(pieces)
         return pieces
+
+    def unused(self):
+        """Grains that were never given out; a form of fixed size has an end of them."""
+        return sys.maxsize
+
+    def find_free(self):
+        """What no entry leads to, by looking at them all: who opens a file does not know it."""
 
     def zero(self, offset, length, state=ZERO):
         """Whole grains become zeros without being stored: written so, or (UNMAPPED) trimmed."""

@@ -1,4 +1,4 @@
-"""seSparse, the form of all deltas on VMFS-6 (-sesparse.vmdk): virtual-disk-formats, 6.
+"""seSparse, the form of all deltas on VMFS-6 (-sesparse.vmdk).
 
 Grains of 4 KiB, numbered from the start of a region of their own; the low twelve bits of the number
 stand above the others in an entry.  The regions after the directory come into being as they are
@@ -143,6 +143,16 @@ class SeSparse(Delta):
                 TYPES[state] << 60 | (place & 0xfff) << 48 | place >> 12
                 for state, place in zip(table.state[first:last], table.place[first:last])]
         os.pwrite(self.fd, array("Q", rows).tobytes(), self.table_byte(table.where) + first * 8)
+
+    def unused(self):
+        return self.layout.grains[1] * SECTOR // GRAIN - self.next
+
+    def find_free(self):
+        room = self.layout.grains[1] * SECTOR // GRAIN
+        taken = {p for t in map(self.table, self.present) for p, s in zip(t.place, t.state)
+                 if s == DATA}
+        self.free = [(n, 1) for n in range(room) if n not in taken]
+        self.next = room
 
     def reserve(self, count):
         room = self.layout.grains[1] * SECTOR // GRAIN

@@ -7,10 +7,32 @@
 #include "protocol/block/source.h"
 #include "protocol/stream/sink.h"
 #include "receiver/base/secret.h"
+#include "receiver/storage/storage_memory.h"
 #include "tests/unit/cmocka_all.h"
 
 /* As little work as a passphrase may be. */
 static const struct repo_hardness EASY = { .passes = 1, .memory_bytes = 8 << 10 };
+
+int fixture_set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+
+    assert_non_null(f);
+    host_new(&f->h);
+    assert_ok(storage_memory_new(&f->s, &f->e), &f->e);
+    *state = f;
+    return 0;
+}
+
+int fixture_tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    storage_close(f->s);
+    host_free(&f->h);
+    free(f);
+    return 0;
+}
 
 static void secret_of(struct secret *out, const char *text)
 {

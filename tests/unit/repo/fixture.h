@@ -26,6 +26,16 @@ struct backup {
     bool distrusted;
 };
 
+/* A host and an empty storage in memory. */
+struct fixture {
+    struct host h;
+    struct storage *s;
+    struct err e;
+};
+
+int fixture_set_up(void **state);
+int fixture_tear_down(void **state);
+
 /* A repository of small blocks in this storage; passphrase may be NULL. */
 void make_repo(struct storage *s, const char *passphrase);
 

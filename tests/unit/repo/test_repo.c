@@ -4,6 +4,7 @@
  */
 #include "tests/unit/cmocka_all.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,6 @@
 
 #include "protocol/base/bytes.h"
 #include "protocol/block/source.h"
-#include "receiver/base/secret.h"
 #include "protocol/stream/sink.h"
 #include "receiver/repo/document.h"
 #include "receiver/repo/generation.h"
@@ -23,33 +23,6 @@
 
 static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
 static const char UUID_B[] = "60 00 C2 92 00 00 00 00-00 00 00 00 00 00 00 0b";
-
-struct fixture {
-    struct host h;
-    struct storage *s;
-    struct err e;
-};
-
-static int set_up(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-
-    assert_non_null(f);
-    host_new(&f->h);
-    assert_ok(storage_memory_new(&f->s, &f->e), &f->e);
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    storage_close(f->s);
-    host_free(&f->h);
-    free(f);
-    return 0;
-}
 
 /* Blocks 0, 3 and 4 of twelve and a short one at the end. */
 static struct disk *add_disk(struct fixture *f)
@@ -146,123 +119,6 @@ static void an_encrypted_one_shows_nothing(void **state)
     assert_int_equal(f->e.code, ERR_AUTH);
     assert_int_equal(open_repo(f->s, NULL, NULL, REPO_SHARED, NULL, &r, &f->e), -1);
     assert_int_equal(f->e.code, ERR_USAGE);
-}
-
-static void a_key_for_an_open_repository_is_refused(void **state)
-{
-    struct fixture *f = *state;
-    struct repo *r;
-
-    make_repo(f->s, NULL);
-    assert_int_equal(open_repo(f->s, "secret", NULL, REPO_SHARED, NULL, &r, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_REFUSED);
-}
-
-static void keys_are_added_exported_and_removed(void **state)
-{
-    struct fixture *f = *state;
-    struct repo_hardness easy = { .passes = 1, .memory_bytes = 8 << 10 };
-    struct repo_open_options o = { .access = REPO_SHARED };
-    char path[128], first[REPO_SLOT_HEX_BYTES], second[REPO_SLOT_HEX_BYTES];
-    struct secret other = { 0 };
-    struct repo_slot *slots;
-    size_t count, own;
-    struct repo *r;
-
-    make_repo(f->s, "one");
-    assert_ok(open_repo(f->s, "one", NULL, REPO_SHARED, NULL, &r, &f->e), &f->e);
-    assert_ok(secret_set(&other, "two", 3, &f->e), &f->e);
-    assert_ok(repo_slot_add(r, &other, &easy, "the second", second, &f->e), &f->e);
-    snprintf(path, sizeof path, "%s/key", f->h.dir);
-    assert_ok(repo_slot_export(r, path, "in the safe", NULL, &f->e), &f->e);
-    assert_int_equal(repo_slot_export(r, path, "again", NULL, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_REFUSED);
-    assert_ok(repo_slot_list(r, &slots, &count, &own, &f->e), &f->e);
-    assert_int_equal(count, 3);
-    assert_true(own < 3);
-    memcpy(first, slots[own].name, sizeof first);
-    free(slots);
-    assert_int_equal(repo_slot_remove(r, first, false, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_REFUSED);
-    assert_ok(repo_slot_remove(r, first, true, &f->e), &f->e);
-    repo_close(r);
-    secret_free(&other);
-
-    assert_int_equal(open_repo(f->s, "one", NULL, REPO_SHARED, NULL, &r, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_AUTH);
-    assert_ok(open_repo(f->s, "two", NULL, REPO_SHARED, NULL, &r, &f->e), &f->e);
-    repo_close(r);
-    o.unlock.key_file = path;
-    assert_ok(repo_open(&r, f->s, &o, &f->e), &f->e);
-    assert_ok(repo_slot_remove(r, second, false, &f->e), &f->e);
-    assert_ok(repo_slot_list(r, &slots, &count, &own, &f->e), &f->e);
-    assert_int_equal(count, 1);
-    assert_int_equal(repo_slot_remove(r, slots[0].name, true, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_REFUSED);
-    free(slots);
-    repo_close(r);
-}
-
-static void a_changed_config_is_noticed_by_its_keys(void **state)
-{
-    struct fixture *f = *state;
-    struct config c;
-    struct vault *v;
-    struct repo *r;
-
-    make_repo(f->s, "one");
-    assert_ok(config_load(&c, f->s, false, &f->e), &f->e);
-    assert_ok(vault_new(&v, &c.repository, &f->e), &f->e);
-    c.append_only = 1;
-    assert_ok(storage_remove(f->s, "config", &f->e), &f->e);
-    assert_ok(config_save(&c, f->s, v, true, &f->e), &f->e);
-    assert_int_equal(open_repo(f->s, "one", NULL, REPO_SHARED, NULL, &r, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_CORRUPT);
-    vault_free(v);
-    config_free(&c);
-}
-
-static void unknown_features_are_refused(void **state)
-{
-    struct fixture *f = *state;
-    struct repo_open_options read_only = { .read_only = true };
-    struct config c;
-    struct vault *v;
-    struct repo *r;
-
-    make_repo(f->s, NULL);
-    assert_ok(config_load(&c, f->s, false, &f->e), &f->e);
-    assert_ok(vault_new(&v, &c.repository, &f->e), &f->e);
-    c.features_write = 4;
-    assert_ok(storage_remove(f->s, "config", &f->e), &f->e);
-    assert_ok(config_save(&c, f->s, v, true, &f->e), &f->e);
-    assert_int_equal(open_repo(f->s, NULL, NULL, REPO_SHARED, NULL, &r, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_UNSUPPORTED);
-    assert_ok(repo_open(&r, f->s, &read_only, &f->e), &f->e);
-    assert_int_equal(repo_flush(r, &f->e), -1);
-    repo_close(r);
-
-    c.features_read = 1;
-    assert_ok(storage_remove(f->s, "config", &f->e), &f->e);
-    assert_ok(config_save(&c, f->s, v, true, &f->e), &f->e);
-    assert_int_equal(repo_open(&r, f->s, &read_only, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_UNSUPPORTED);
-    vault_free(v);
-    config_free(&c);
-}
-
-static void a_place_without_repository_is_never_one(void **state)
-{
-    struct fixture *f = *state;
-    struct repo_create_options o = { 0 };
-    struct repo *r;
-
-    assert_int_equal(open_repo(f->s, NULL, NULL, REPO_SHARED, NULL, &r, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_NOT_FOUND);
-    assert_int_equal(count_objects(f->s, "", NULL), 0);
-    make_repo(f->s, NULL);
-    assert_int_equal(repo_create(f->s, &o, &f->e), -1);
-    assert_int_equal(f->e.code, ERR_REFUSED);
 }
 
 static void two_vms_share_blocks(void **state)
@@ -653,6 +509,66 @@ static void a_sparse_giant_costs_nothing(void **state)
     free(got);
 }
 
+enum { VMS = 4 };
+
+struct worker {
+    struct repo *r;
+    struct host h;
+    struct backup b;
+    struct err e;
+    int rc;
+};
+
+static void *work(void *context)
+{
+    struct worker *w = context;
+
+    w->rc = back_up_in(w->r, &w->h, &w->b, &w->e);
+    return NULL;
+}
+
+/* Runs of several VMs in one process, with half of their blocks in common. */
+static void several_vms_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct worker w[VMS] = { { NULL } };
+    pthread_t threads[VMS];
+    char uuids[VMS][8];
+    uint64_t fresh = 0;
+    struct repo *r;
+
+    make_repo(f->s, "together");
+    assert_ok(open_repo(f->s, "together", NULL, REPO_SHARED, NULL, &r, &f->e), &f->e);
+    for (unsigned i = 0; i < VMS; i++) {
+        struct disk *d;
+
+        host_new(&w[i].h);
+        snprintf(uuids[i], sizeof uuids[i], "vm-%u", i);
+        w[i].h.vm.uuid = uuids[i];
+        d = host_add(&w[i].h, "scsi0:0", UUID_A, 1500 * (uint64_t)BLOCK);
+        for (unsigned k = 0; k < 400; k++)
+            disk_set(d, k * 3, k % 2 ? 1000 + k : 10000 * (i + 1) + k);
+        w[i].r = r;
+    }
+    for (unsigned i = 0; i < VMS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, work, &w[i]), 0);
+    for (unsigned i = 0; i < VMS; i++)
+        pthread_join(threads[i], NULL);
+    repo_close(r);
+    assert_ok(open_repo(f->s, "together", NULL, REPO_SHARED, NULL, &r, &f->e), &f->e);
+    for (unsigned i = 0; i < VMS; i++) {
+        struct repo_key vm;
+
+        assert_ok(w[i].rc, &w[i].e);
+        fresh += w[i].b.fresh;
+        assert_ok(vault_vm_key(r->vault, w[i].h.vm.host_uuid, uuids[i], NULL, &vm, &f->e), &f->e);
+        assert_int_equal(generation_has(r, &vm, 1, "scsi0:0", &w[i].h.disks[0], &f->e), 1);
+        host_free(&w[i].h);
+    }
+    assert_int_equal(fresh, (200 * VMS + 200) * (uint64_t)BLOCK); /* each block once */
+    repo_close(r);
+}
+
 static void a_repository_in_a_folder(void **state)
 {
     struct fixture *f = *state;
@@ -696,27 +612,32 @@ static void a_repository_in_a_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(generations_come_out_as_they_went_in, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(an_encrypted_one_shows_nothing, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_key_for_an_open_repository_is_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(keys_are_added_exported_and_removed, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_changed_config_is_noticed_by_its_keys, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(unknown_features_are_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_place_without_repository_is_never_one, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(two_vms_share_blocks, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_cut_run_goes_on, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_run_without_commit_is_held_whole, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(disks_grow_and_shrink, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(unchanged_subtrees_are_stored_once, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(differences_and_walks, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(disks_are_known_by_uuid_then_slot, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(one_run_of_a_vm_at_a_time, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(lost_blocks_come_back_with_the_next_backup, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(a_lost_node_is_no_end, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(numbers_are_never_given_twice, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_sparse_giant_costs_nothing, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_repository_in_a_folder, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(generations_come_out_as_they_went_in, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(an_encrypted_one_shows_nothing, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(two_vms_share_blocks, fixture_set_up, fixture_tear_down),
+        cmocka_unit_test_setup_teardown(a_cut_run_goes_on, fixture_set_up, fixture_tear_down),
+        cmocka_unit_test_setup_teardown(a_run_without_commit_is_held_whole, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(disks_grow_and_shrink, fixture_set_up, fixture_tear_down),
+        cmocka_unit_test_setup_teardown(unchanged_subtrees_are_stored_once, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(differences_and_walks, fixture_set_up, fixture_tear_down),
+        cmocka_unit_test_setup_teardown(disks_are_known_by_uuid_then_slot, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(one_run_of_a_vm_at_a_time, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(lost_blocks_come_back_with_the_next_backup, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(a_lost_node_is_no_end, fixture_set_up, fixture_tear_down),
+        cmocka_unit_test_setup_teardown(numbers_are_never_given_twice, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(a_sparse_giant_costs_nothing, fixture_set_up,
+                                        fixture_tear_down),
+        cmocka_unit_test_setup_teardown(several_vms_at_once, fixture_set_up, fixture_tear_down),
+        cmocka_unit_test_setup_teardown(a_repository_in_a_folder, fixture_set_up,
+                                        fixture_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,7 @@
 
 static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
 
-struct fixture {
+struct scene {
     struct host h;
     struct storage *s;
     struct disk truths[GENERATIONS_MAX];
@@ -21,7 +21,7 @@ struct fixture {
 
 static int set_up(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct scene *f = calloc(1, sizeof *f);
 
     assert_non_null(f);
     host_new(&f->h);
@@ -34,7 +34,7 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
 
     for (unsigned i = 1; i <= f->generations; i++)
         free(f->truths[i].data);
@@ -45,7 +45,7 @@ static int tear_down(void **state)
 }
 
 /* A generation in which this block is another. */
-static void back_up_with(struct fixture *f, uint64_t block, unsigned seed)
+static void back_up_with(struct scene *f, uint64_t block, unsigned seed)
 {
     struct backup b = { 0 };
 
@@ -55,7 +55,7 @@ static void back_up_with(struct fixture *f, uint64_t block, unsigned seed)
     disk_copy(&f->truths[b.number], &f->h.disks[0]);
 }
 
-static struct repo *open_exclusive(struct fixture *f, struct repo_key *vm)
+static struct repo *open_exclusive(struct scene *f, struct repo_key *vm)
 {
     struct repo *r;
 
@@ -64,7 +64,7 @@ static struct repo *open_exclusive(struct fixture *f, struct repo_key *vm)
     return r;
 }
 
-static void assert_restores(struct fixture *f, uint64_t number)
+static void assert_restores(struct scene *f, uint64_t number)
 {
     struct repo_key vm;
     struct repo *r = open_exclusive(f, &vm);
@@ -85,7 +85,7 @@ static int join_tag(void *context, const char *tag, struct err *e)
 
 static void generations_are_forgotten_unless_pinned(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     struct repo_key vm;
     struct repo *r;
     char tags[100] = "";
@@ -122,7 +122,7 @@ static void generations_are_forgotten_unless_pinned(void **state)
 
 static void what_nothing_refers_to_is_collected(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     uint64_t before, after;
     unsigned removed;
     struct repo_key vm;
@@ -154,7 +154,7 @@ static void what_nothing_refers_to_is_collected(void **state)
 /* A cached index of an earlier process must not offer what was collected meanwhile. */
 static void a_cache_from_before_a_collection_is_void(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     struct backup b = { 0 };
     char cache[128];
     unsigned removed;
@@ -194,7 +194,7 @@ static int note_damaged(void *context, const struct repo_entry *entry, struct er
     return 0;
 }
 
-static struct repo_key largest_pack(struct fixture *f, struct repo *r, char name[STORAGE_NAME_ROOM])
+static struct repo_key largest_pack(struct scene *f, struct repo *r, char name[STORAGE_NAME_ROOM])
 {
     struct repo_pack *packs;
     size_t count, best = 0;
@@ -216,7 +216,7 @@ static struct repo_key largest_pack(struct fixture *f, struct repo *r, char name
 
 static void damaged_blocks_are_set_aside_and_heal(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     char name[STORAGE_NAME_ROOM];
     struct backup b = { 0 };
     struct found d = { .count = 0 };
@@ -244,7 +244,7 @@ static void damaged_blocks_are_set_aside_and_heal(void **state)
 
 static void an_index_is_made_again_from_its_pack(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     char name[STORAGE_NAME_ROOM], index[STORAGE_NAME_ROOM + 8];
     struct bytes old = { 0 }, now = { 0 };
     struct repo_key vm, key;
@@ -271,7 +271,7 @@ static void an_index_is_made_again_from_its_pack(void **state)
 
 static void only_who_is_alone_removes(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     struct repo_key key = { { 1 } };
     struct repo *r;
 

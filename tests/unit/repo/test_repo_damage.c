@@ -16,7 +16,7 @@ static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
 
 enum { STRIDE_USUAL = 13 };
 
-struct fixture {
+struct scene {
     struct host h;
     struct storage *s;
     const char *passphrase;
@@ -25,7 +25,7 @@ struct fixture {
     struct err e;
 };
 
-static void fill(struct fixture *f)
+static void fill(struct scene *f)
 {
     struct disk *d;
     struct backup one = { .passphrase = f->passphrase }, two = one, cut = one;
@@ -52,7 +52,7 @@ static void fill(struct fixture *f)
 
 static int set_up(void **state, const char *passphrase)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct scene *f = calloc(1, sizeof *f);
 
     assert_non_null(f);
     f->passphrase = passphrase;
@@ -73,7 +73,7 @@ static int set_up_sealed(void **state)
 
 static int tear_down(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
 
     storage_close(f->s);
     free(f->first.data);
@@ -83,13 +83,13 @@ static int tear_down(void **state)
     return 0;
 }
 
-static unsigned faults(struct fixture *f)
+static unsigned faults(struct scene *f)
 {
     return count_faults(f->s, f->passphrase, &f->expected, &f->h, &f->e);
 }
 
 /* The names now, in one block of memory; *count of them. */
-static struct storage_item *objects(struct fixture *f, size_t *count)
+static struct storage_item *objects(struct scene *f, size_t *count)
 {
     size_t room = count_objects(f->s, "", NULL);
     struct storage_item *all = calloc(room, sizeof all[0]);
@@ -105,7 +105,7 @@ static struct storage_item *objects(struct fixture *f, size_t *count)
 
 static void every_flipped_byte_is_found(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     unsigned stride = getenv("VMFERRY_TEST_WHOLE") != NULL ? 1 : STRIDE_USUAL;
     size_t count, tried = 0;
     struct storage_item *all = objects(f, &count);
@@ -130,7 +130,7 @@ static void every_flipped_byte_is_found(void **state)
  */
 static void every_missing_or_cut_object_is_found(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     size_t count;
     struct storage_item *all = objects(f, &count);
 
@@ -164,7 +164,7 @@ static void every_missing_or_cut_object_is_found(void **state)
 
 static void every_two_exchanged_objects_are_found(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     size_t count;
     struct storage_item *all = objects(f, &count);
 

@@ -21,7 +21,7 @@ enum { STRIDE = 1 };
 
 enum { STEPS_MAX = 400 };
 
-struct fixture {
+struct scene {
     struct host h;
     char path[128], cache[128];
     struct disk first, second;
@@ -29,7 +29,7 @@ struct fixture {
 };
 
 /* A folder with one generation; the disk has changed since. */
-static void begin(struct fixture *f)
+static void begin(struct scene *f)
 {
     struct backup b = { 0 };
     struct storage *s;
@@ -52,7 +52,7 @@ static void begin(struct fixture *f)
     disk_copy(&f->second, d);
 }
 
-static void end(struct fixture *f)
+static void end(struct scene *f)
 {
     free(f->first.data);
     free(f->second.data);
@@ -60,7 +60,7 @@ static void end(struct fixture *f)
 }
 
 /* A backup in a process of its own: 0 done, 1 failed, 99 killed. */
-static int back_up_forked(struct fixture *f, unsigned long nth, enum fault_kind kind)
+static int back_up_forked(struct scene *f, unsigned long nth, enum fault_kind kind)
 {
     struct backup b = { .cache_dir = f->cache };
     struct storage *s;
@@ -72,8 +72,7 @@ static int back_up_forked(struct fixture *f, unsigned long nth, enum fault_kind 
         int rc = 1;
 
         fault_arm(nth, kind, ENOSPC, true);
-        if (storage_directory_open(&s, f->path, &f->e) == 0 &&
-            back_up(s, &f->h, &b, &f->e) == 0)
+        if (storage_directory_open(&s, f->path, &f->e) == 0 && back_up(s, &f->h, &b, &f->e) == 0)
             rc = 0;
         fault_disarm();
         _exit(rc != 0 && f->e.code == ERR_SPACE ? 8 : rc);
@@ -83,7 +82,7 @@ static int back_up_forked(struct fixture *f, unsigned long nth, enum fault_kind 
     return WEXITSTATUS(status);
 }
 
-static int has(struct fixture *f, uint64_t number, const struct disk *d)
+static int has(struct scene *f, uint64_t number, const struct disk *d)
 {
     struct storage *s;
     struct repo_key vm;
@@ -105,7 +104,7 @@ static unsigned long try_all(enum fault_kind kind, int expected)
     unsigned long nth = 1, seen = 0;
 
     for (;; nth += STRIDE) {
-        struct fixture f;
+        struct scene f;
         struct backup b = { 0 };
         struct storage *s;
         int rc, second;

@@ -3,6 +3,7 @@
 #include "tests/unit/cmocka_all.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -19,7 +20,7 @@
 
 enum { PACK_ENTRIES = 4500 }; /* enough to be worth a run */
 
-struct fixture {
+struct scene {
     struct host h;
     struct storage *s;
     struct vault *v;
@@ -30,7 +31,7 @@ struct fixture {
 
 static int set_up(void **state)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct scene *f = calloc(1, sizeof *f);
     struct repo_key key = { { 1, 2, 3 } };
 
     assert_non_null(f);
@@ -44,7 +45,7 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
 
     vault_free(f->v);
     storage_close(f->s);
@@ -75,7 +76,7 @@ static struct repo_key pack_of(uint64_t n)
 }
 
 /* An index object with entries [pack * PACK_ENTRIES, …), which another process has put. */
-static void put_pack(struct fixture *f)
+static void put_pack(struct scene *f)
 {
     struct pack_index x = { .pack = pack_of(f->packs), .kind = PACK_BLOCKS, .size_bytes = 1 << 20 };
 
@@ -97,7 +98,7 @@ static void count_warning(void *context, const char *text)
     warned++;
 }
 
-static struct index *open_index(struct fixture *f, uint64_t epoch, const char *cache)
+static struct index *open_index(struct scene *f, uint64_t epoch, const char *cache)
 {
     struct repo_env env = { .warn = count_warning };
     struct index *x;
@@ -107,14 +108,14 @@ static struct index *open_index(struct fixture *f, uint64_t epoch, const char *c
     return x;
 }
 
-static int find(struct fixture *f, struct index *x, uint64_t n, struct place *out)
+static int find(struct scene *f, struct index *x, uint64_t n, struct place *out)
 {
     struct index_entry want = entry_of(n);
 
     return index_find(x, ENTRY_BLOCK, &want.id, out, 1, &f->e);
 }
 
-static void assert_has(struct fixture *f, struct index *x, uint64_t first, uint64_t count)
+static void assert_has(struct scene *f, struct index *x, uint64_t first, uint64_t count)
 {
     for (uint64_t n = first; n < first + count; n++) {
         struct index_entry want = entry_of(n);
@@ -129,7 +130,7 @@ static void assert_has(struct fixture *f, struct index *x, uint64_t first, uint6
     assert_int_equal(find(f, x, 1000000000 + first, &(struct place){ 0 }), 0);
 }
 
-static void assert_packs(struct fixture *f, struct index *x)
+static void assert_packs(struct scene *f, struct index *x)
 {
     for (unsigned i = 0; i < f->packs; i++) {
         struct repo_key key = pack_of(i);
@@ -144,7 +145,7 @@ static void assert_packs(struct fixture *f, struct index *x)
 /* Each process finds one more pack, so the runs are merged now and then. */
 static void runs_are_kept_and_merged(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
 
     for (unsigned i = 0; i < 20; i++) {
         uint64_t entries, packs, damaged;
@@ -163,7 +164,7 @@ static void runs_are_kept_and_merged(void **state)
 }
 
 /* Files of the cache with this suffix; the last one's path goes to out. */
-static unsigned cache_files(struct fixture *f, const char *suffix, char out[256])
+static unsigned cache_files(struct scene *f, const char *suffix, char out[256])
 {
     DIR *dir = opendir(f->cache);
     struct dirent *entry;
@@ -196,7 +197,7 @@ static void flip(const char *path, off_t at)
 
 static void a_damaged_cache_is_dropped(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     static const off_t places[] = { 0, 20, 130, 200, 4096, 65536 + 48 };
     char path[256];
     struct index *x;
@@ -232,7 +233,7 @@ static void a_damaged_cache_is_dropped(void **state)
 
 static void an_old_epoch_or_a_pack_that_went_voids_the_cache(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     struct repo_key key = pack_of(0);
     struct index_entry other;
     object_name name;
@@ -258,7 +259,7 @@ static void an_old_epoch_or_a_pack_that_went_voids_the_cache(void **state)
 
 static void a_damaged_index_object_is_warned_of(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     struct repo_key key = pack_of(1);
     object_name name;
     struct index *x;
@@ -278,7 +279,7 @@ static void a_damaged_index_object_is_warned_of(void **state)
 /* More than fits in memory, without a folder for the cache: runs in files without names. */
 static void what_is_too_much_for_memory_becomes_runs(void **state)
 {
-    struct fixture *f = *state;
+    struct scene *f = *state;
     struct index *x = open_index(f, 0, NULL);
     uint64_t n = 0, entries, packs, damaged;
 
@@ -303,6 +304,35 @@ static void what_is_too_much_for_memory_becomes_runs(void **state)
     index_close(x);
 }
 
+/* A cache folder that cannot be written to is done without. */
+static void a_full_disk_under_the_cache_is_no_end(void **state)
+{
+    struct scene *f = *state;
+    struct index *x = open_index(f, 0, f->cache);
+    uint32_t number = 0;
+
+    for (uint64_t n = 0; n <= INDEX_TABLE_ENTRIES; n++) {
+        struct repo_key key = pack_of(n / 50000);
+        struct index_entry entry = entry_of(n);
+
+        if (n % 50000 == 0) {
+            if (n > 0)
+                index_pack_done(x, number);
+            assert_ok(index_add_pack(x, &key, &number, &f->e), &f->e);
+        }
+        if (n == INDEX_TABLE_ENTRIES)
+            fault_arm(1, FAULT_ERROR, ENOSPC, false);
+        entry.pack = number;
+        assert_ok(index_add(x, &entry, &f->e), &f->e);
+    }
+    fault_disarm();
+    assert_true(fault_fired());
+    assert_int_equal(warned, 1);
+    assert_has(f, x, 0, 2000);
+    assert_has(f, x, INDEX_TABLE_ENTRIES - 100, 101);
+    index_close(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +341,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_old_epoch_or_a_pack_that_went_voids_the_cache, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_index_object_is_warned_of, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_full_disk_under_the_cache_is_no_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_too_much_for_memory_becomes_runs, set_up,
                                         tear_down),
     };
