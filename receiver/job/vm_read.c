@@ -9,6 +9,7 @@
 #include "protocol/base/checked.h"
 #include "protocol/base/io.h"
 #include "protocol/wire/record.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/log.h"
 #include "receiver/base/state.h"
 #include "receiver/base/stop.h"
@@ -260,7 +261,7 @@ static int start_session(struct vm_read *r, struct err *e)
         config.dial_address = r->dial_address;
         config.dial_port = data->connect.port;
     }
-    rc = agent_session_start(&r->session, &config, e);
+    rc = failpoint("session.start", e) == 0 ? agent_session_start(&r->session, &config, e) : -1;
     if (rc != 0 && config.listen_address != NULL && e->code == ERR_BUSY &&
         data->channel == DATA_AUTO) {
         log_note("%s: %s; data goes through SSH", r->vm->name, e->text);
@@ -493,7 +494,8 @@ int vm_read_settle(struct vm_read *r, struct err *e)
     for (unsigned i = 0;; i++) {
         if (ensure_connected(r, e) != 0)
             return -1;
-        if (chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) == 0)
+        if (failpoint("read.settle", e) == 0 &&
+            chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) == 0)
             break;
         if (i == REPEATS_MAX || !cut_just_now(r, e))
             return -1;

@@ -17,6 +17,7 @@
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 #include "protocol/stream/sink.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/mirror/run.h"
 
 #include <zstd.h>
@@ -453,7 +454,8 @@ static int redo_end(struct sink *s, const struct digest *root, struct err *e)
     d->redo = (struct patch_facts){ .there = true,
                                     .entries = r->writer.entries,
                                     .blocks_bytes = r->writer.blocks_bytes };
-    if (patch_writer_flush(&r->writer, d->redo.hash, e) != 0)
+    if (patch_writer_flush(&r->writer, d->redo.hash, e) != 0 ||
+        failpoint("mirror.redo-durable", e) != 0)
         return fail(r, e);
     d->root = *root;
     d->ended = true;
@@ -533,7 +535,8 @@ static void proof_close(struct proof *p, const struct redo_sink *r)
 {
     if (p->damaged > 0)
         env_warn(&r->d->m->store.env,
-                 "%s: %" PRIu64 " blocks that an earlier run had brought are damaged and come again",
+                 "%s: %" PRIu64
+                 " blocks that an earlier run had brought are damaged and come again",
                  r->names.blocks, p->damaged);
     patch_room_free(&p->room);
     io_drop(&p->blocks_fd);
@@ -553,8 +556,7 @@ static int merge(struct redo_sink *r, const struct checkpoint *c, struct patch_c
 
     if (publish_begin(&p, s->store_fd, 0600, e) != 0)
         return -1;
-    if (proof_open(&proof, r, e) != 0 ||
-        patch_writer_open(&r->writer, p.fd, -1, 0, &head, e) != 0)
+    if (proof_open(&proof, r, e) != 0 || patch_writer_open(&r->writer, p.fd, -1, 0, &head, e) != 0)
         goto out;
     if (copy_entries(index, 0, c->position, &proof, &r->writer, e) != 0 ||
         copy_entries(older, c->position, r->blocks, &proof, &r->writer, e) != 0 ||

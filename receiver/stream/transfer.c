@@ -8,6 +8,7 @@
 #include "protocol/base/io.h"
 #include "protocol/block/hole_map.h"
 #include "protocol/stream/serve.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/stream/agent_session.h"
 
 enum { TURN_MS = 200, TCP_TRIES = 2, TCP_TRIES_FORCED = 4, RENEWALS_IN_A_ROW = 3 };
@@ -59,7 +60,8 @@ static int disk_open(struct lane *l, struct err *e)
     struct transfer_disk *d = l->disk;
     struct msg_disk_opened opened;
 
-    if (agent_session_disk_open(*l->transfer->session, l->number, d->path, d->capacity_bytes,
+    if (failpoint("transfer.disk-open", e) != 0 ||
+        agent_session_disk_open(*l->transfer->session, l->number, d->path, d->capacity_bytes,
                                 &opened, e) != 0)
         return -1;
     d->allocated_bytes = opened.allocated_bytes;
@@ -84,7 +86,8 @@ static int choose_connection(struct lane *l, struct err *e)
         return 0;
     if (l->tcp_failures >= tries)
         return err_set(e, ERR_NETWORK, "the data channel over TCP failed %u times", tries);
-    if (agent_session_dial(*t->session, &l->connection, e) == 0) {
+    if (failpoint("transfer.dial", e) == 0 &&
+        agent_session_dial(*t->session, &l->connection, e) == 0) {
         t->tcp_works = true;
         return 0;
     }
@@ -128,6 +131,8 @@ static int lane_open(struct lane *l, struct err *e)
     l->disk->over_tcp = l->connection != CONTROL_CONNECTION;
     if (sink_walk_start(l->walk, agent_session_streams(*t->session), id, l->connection, &l->stream,
                         e) != 0)
+        return -1;
+    if (failpoint("transfer.stream-open", e) != 0)
         return -1;
     return agent_session_stream_open(*t->session, id, &open, e);
 }
