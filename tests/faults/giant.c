@@ -35,7 +35,14 @@
 #include "tests/faults/stub_source.h"
 #include "tests/unit/receiver-stream/process_transport.h"
 
-enum { BLOCK = 64 << 10, DIGESTS_AT_ONCE = 1 << 16, FILES_MAX = 16, FDS_MAX = 256 };
+enum {
+    BLOCK = 64 << 10,
+    DIGESTS_AT_ONCE = 1 << 16,
+    FDS_MAX = 256,
+    NONCE_RECORD_BYTES = 550,
+    NONCE_SECONDS = 3,
+    CUTS_MAX = 9,
+};
 
 static const uint64_t gib = UINT64_C(1) << 30;
 
@@ -53,7 +60,7 @@ struct giant {
     struct agent_session *session;
     unsigned long agent_kib, receiver_kib;
     unsigned cuts, kills, renewals;
-    uint64_t next_cut_ms;
+    uint64_t next_cut_ms, rate_bytes;
     bool cutting;
 };
 
@@ -118,7 +125,7 @@ static int watch(void *context, struct err *e)
 
     (void)e;
     look_at_memory(g);
-    if (!g->cutting || now < g->next_cut_ms)
+    if (!g->cutting || now < g->next_cut_ms || g->cuts + g->kills == CUTS_MAX)
         return 0;
     g->next_cut_ms = now + 300;
     if ((g->cuts + g->kills) % 3 == 2) {
@@ -193,6 +200,7 @@ static void carry(struct giant *g, const char *path, uint64_t capacity, struct s
                   struct transfer_disk *out)
 {
     struct transfer_options options = { .compress = 1,
+                                        .rate_bytes = g->rate_bytes,
                                         .context = g,
                                         .watch = watch,
                                         .renew = renew,
@@ -518,7 +526,10 @@ static size_t audit(const char *path, size_t *keys)
     return count;
 }
 
-/* Each block of 16 KiB is a record of its own. */
+/*
+ * Each block of 16 KiB is a record of its own, of about NONCE_RECORD_BYTES, so that it lasts long
+ * enough to be cut often.
+ */
 static void play_nonces(uint64_t records)
 {
     static const struct sink_ops ops = { sink_held, sink_run, sink_run,
@@ -533,6 +544,7 @@ static void play_nonces(uint64_t records)
     must(log != NULL, "VMFERRY_NONCE_LOG is not set", NULL);
     giant_start(&g);
     g.cutting = true;
+    g.rate_bytes = records * NONCE_RECORD_BYTES / NONCE_SECONDS + 1;
     for (unsigned i = 0; i < sizeof sink.secret.b; i++)
         sink.secret.b[i] = (uint8_t)(i * 29 + 3);
     carry(&g, "/stub/full/3", capacity, &sink, &t);
