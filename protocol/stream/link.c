@@ -11,7 +11,8 @@
 #include "protocol/wire/record.h"
 
 enum {
-    CHUNK_BYTES = 256 << 10,
+    CHUNK_BYTES = (256 << 10) + 4096, /* four blocks of the usual size */
+    WAKE_BYTES = 256 << 10,           /* of bulk are worth a turn of the loop */
     CHUNKS_SPARE = 8, /* a queue at its mark, with what a record leaves unused of a chunk */
     IN_BYTES_MIN = 256 << 10,
     IN_BYTES_BULK = 1 << 20, /* where blocks come: many at a time save wake-ups */
@@ -38,16 +39,22 @@ struct link {
     uint64_t heard_ms;
     uint64_t received_bytes;
 
-    pthread_mutex_t out_lock; /* guards all below */
+    /* Held from reserving to committing, so that records are sealed in the order of the queue. */
+    pthread_mutex_t seal_lock;
     struct record_key tx;
+    size_t reserved_payload;
+
+    /* Taken for moments only, also while somebody seals: the loop writes meanwhile. */
+    pthread_mutex_t out_lock; /* guards all below */
     struct chunk *head, *tail, *spare;
     unsigned spares;
     size_t queued; /* bytes not written yet */
     uint64_t spoke_ms;
-    uint8_t *reserved; /* record under construction, NULL if none */
-    size_t reserved_payload;
+    uint8_t *reserved; /* record under construction behind what is used of the tail, or NULL */
     bool dead;
     bool room_wanted; /* somebody was told that there is no room */
+    bool woken;       /* the loop knows that there is something to write */
+    unsigned holds;   /* senders of bulk that will let go in a moment */
 };
 
 static size_t in_room_for(size_t payload_max)
@@ -77,6 +84,7 @@ int link_new(struct link **out, const struct link_config *config, struct err *e)
     if (io_set_nonblocking(config->in_fd, 1, e) != 0 ||
         io_set_nonblocking(config->out_fd, 1, e) != 0)
         goto fail;
+    pthread_mutex_init(&l->seal_lock, NULL);
     pthread_mutex_init(&l->out_lock, NULL);
     l->connection = config->keys->connection;
     l->in_fd = config->in_fd;
@@ -111,11 +119,14 @@ void link_free(struct link *l)
     if (l == NULL)
         return;
     link_kill(l);
+    pthread_mutex_lock(&l->seal_lock); /* whoever still seals ends first */
+    pthread_mutex_unlock(&l->seal_lock);
     record_key_end(&l->rx);
     record_key_end(&l->tx);
     chunks_free(l->head);
     chunks_free(l->spare);
     pthread_mutex_destroy(&l->out_lock);
+    pthread_mutex_destroy(&l->seal_lock);
     free(l->in);
     free(l);
 }
@@ -176,7 +187,7 @@ bool link_room_came(struct link *l)
     bool came;
 
     pthread_mutex_lock(&l->out_lock);
-    came = l->room_wanted && l->queued < LINK_QUEUE_MARK;
+    came = l->room_wanted && l->queued < LINK_QUEUE_MARK / 2;
     if (came)
         l->room_wanted = false;
     pthread_mutex_unlock(&l->out_lock);
@@ -216,7 +227,9 @@ static struct chunk *chunk_for(struct link *l, size_t count, struct err *e)
 uint8_t *link_reserve(struct link *l, size_t payload_bytes, struct err *e)
 {
     struct chunk *c;
+    uint8_t *reserved;
 
+    pthread_mutex_lock(&l->seal_lock);
     pthread_mutex_lock(&l->out_lock);
     if (l->dead) {
         err_set(e, ERR_NETWORK, "the connection is closed");
@@ -229,21 +242,33 @@ uint8_t *link_reserve(struct link *l, size_t payload_bytes, struct err *e)
     c = chunk_for(l, payload_bytes + RECORD_OVERHEAD_BYTES, e);
     if (c == NULL)
         goto fail;
-    l->reserved = c->data + c->used;
+    l->reserved = reserved = c->data + c->used;
+    pthread_mutex_unlock(&l->out_lock);
     l->reserved_payload = payload_bytes;
-    return l->reserved + RECORD_HEADER_BYTES;
+    return reserved + RECORD_HEADER_BYTES;
 
 fail:
     pthread_mutex_unlock(&l->out_lock);
+    pthread_mutex_unlock(&l->seal_lock);
     return NULL;
+}
+
+/* Whether the loop must be told now; the caller holds out_lock and then tells it, unlocked. */
+static bool wake_due(struct link *l)
+{
+    bool due = !l->woken && l->queued > 0 && (l->holds == 0 || l->queued >= WAKE_BYTES);
+
+    l->woken = l->woken || due;
+    return due && l->wake != NULL;
 }
 
 int link_commit(struct link *l, struct err *e)
 {
     size_t count = l->reserved_payload + RECORD_OVERHEAD_BYTES;
-    bool was_empty = l->queued == 0;
+    bool due;
     int rc = record_seal(&l->tx, l->reserved, l->reserved_payload, e);
 
+    pthread_mutex_lock(&l->out_lock);
     l->reserved = NULL;
     if (rc == 0) {
         l->tail->used += count;
@@ -252,10 +277,31 @@ int link_commit(struct link *l, struct err *e)
     } else {
         l->dead = true;
     }
+    due = wake_due(l);
     pthread_mutex_unlock(&l->out_lock);
-    if (rc == 0 && was_empty && l->wake != NULL)
+    pthread_mutex_unlock(&l->seal_lock);
+    if (due)
         l->wake(l->context);
     return rc;
+}
+
+void link_hold(struct link *l)
+{
+    pthread_mutex_lock(&l->out_lock);
+    l->holds++;
+    pthread_mutex_unlock(&l->out_lock);
+}
+
+void link_let_go(struct link *l)
+{
+    bool due;
+
+    pthread_mutex_lock(&l->out_lock);
+    l->holds--;
+    due = wake_due(l);
+    pthread_mutex_unlock(&l->out_lock);
+    if (due)
+        l->wake(l->context);
 }
 
 int link_in_fd(const struct link *l)
@@ -314,6 +360,8 @@ int link_flush(struct link *l, struct err *e)
             pthread_mutex_unlock(&l->out_lock);
             continue;
         }
+        if (count == 0)
+            l->woken = false;
         pthread_mutex_unlock(&l->out_lock);
         if (count == 0)
             return 0;

@@ -29,7 +29,7 @@ struct link_config {
     const struct handshake_keys *keys;
     const struct aead *aead;
     size_t payload_max;          /* longest message accepted; may grow later */
-    void (*wake)(void *context); /* called when the queue stops being empty */
+    void (*wake)(void *context); /* called when there is something to write again */
     void *context;
 };
 
@@ -46,8 +46,9 @@ int link_accept_up_to(struct link *l, size_t payload_max, struct err *e);
 bool link_room(struct link *l);
 
 /*
- * True once after link_room has said no and there is room again: whoever was told no must then be
- * woken.  It is the link that remembers, since the queue fills and empties between two looks.
+ * True once after link_room has said no and half the room is free again: whoever was told no must
+ * then be woken, and has something to do.  It is the link that remembers, since the queue fills and
+ * empties between two looks.
  */
 bool link_room_came(struct link *l);
 size_t link_queued(struct link *l);
@@ -59,6 +60,13 @@ size_t link_queued(struct link *l);
  */
 uint8_t *link_reserve(struct link *l, size_t payload_bytes, struct err *e);
 int link_commit(struct link *l, struct err *e);
+
+/*
+ * Between the two the loop is woken for a good deal of bulk only, not for each message: for whoever
+ * sends many in a row and does nothing else meanwhile.  link_let_go wakes it for the rest.
+ */
+void link_hold(struct link *l);
+void link_let_go(struct link *l);
 
 /* link_send_<message>(l, stream, &message, e): 0, or -1 as above. */
 #define MESSAGE(name, number, version, way, tail_max)                                              \

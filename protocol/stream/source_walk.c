@@ -484,16 +484,20 @@ static int op_emit(struct source_walk *w, struct op *op, struct err *e)
 
 static int emit(struct source_walk *w, bool *progress, struct err *e)
 {
-    while (w->op_count > 0 && w->may_send >= MSG_FIXED_run) {
-        int rc = op_emit(w, &w->ops[w->op_first], e);
+    struct link *l = stream_link(w->stream);
+    int rc = 1;
 
-        if (rc <= 0)
-            return rc;
-        w->op_first = (w->op_first + 1) % OPS_MAX;
-        w->op_count--;
-        *progress = true;
+    link_hold(l);
+    while (rc > 0 && w->op_count > 0 && w->may_send >= MSG_FIXED_run) {
+        rc = op_emit(w, &w->ops[w->op_first], e);
+        if (rc > 0) {
+            w->op_first = (w->op_first + 1) % OPS_MAX;
+            w->op_count--;
+            *progress = true;
+        }
     }
-    return 0;
+    link_let_go(l);
+    return rc < 0 ? -1 : 0;
 }
 
 static int finish(struct source_walk *w, struct err *e)

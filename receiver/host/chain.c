@@ -109,8 +109,11 @@ static int read_descriptor(const struct planner *p, const char *path, char *abso
                            struct descriptor **out, struct host_answer *text, struct err *e)
 {
     if (datastore_absolute(p->stores, path, absolute, e) != 0 ||
-        host_read_file(p->h, absolute, DESCRIPTOR_BYTES_MAX, text, e) != 0)
+        host_read_file(p->h, absolute, DESCRIPTOR_BYTES_MAX, text, e) != 0) {
+        if (e->code == ERR_NOT_FOUND) /* nobody misnamed it: the host's own parts do not agree */
+            e->code = ERR_SOURCE;
         return -1;
+    }
     if (descriptor_read(out, text->out, text->out_bytes, e) != 0) {
         host_answer_free(text);
         if (e->code == ERR_FORMAT || e->code == ERR_CORRUPT)

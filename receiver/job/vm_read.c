@@ -267,6 +267,8 @@ static int start_session(struct vm_read *r, struct err *e)
         log_note("%s: %s; data goes through SSH", r->vm->name, e->text);
         config.listen_address = NULL;
         rc = agent_session_start(&r->session, &config, e);
+    } else if (rc != 0 && e->code == ERR_BUSY) {
+        e->code = ERR_NETWORK; /* the user forces a data channel that cannot be had */
     }
 out:
     bytes_free(&command);

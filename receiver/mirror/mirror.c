@@ -123,6 +123,8 @@ static int open_dir(struct mirror *m, struct err *e)
             return -1;
         m->dir_fd = open(m->dir_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
+    if (m->dir_fd < 0 && errno == ENOTDIR)
+        return err_set(e, ERR_USAGE, "%s is no folder, or lies in none", m->dir_path);
     if (m->dir_fd < 0)
         return m->dry && errno == ENOENT ? 0 : err_sys(e, "opening %s", m->dir_path);
     if (!m->dry && (test_sparse(m->dir_fd, e) != 0 || test_publish(m->dir_fd, e) != 0))

@@ -2,10 +2,8 @@
 """The agent: refused, missing, broken, without a place."""
 
 import os
-import shutil
-import unittest
 
-from harness import INTEGRITY, MB, OK, SPACE, USAGE, Case, MirrorCase, main, program
+from harness import INTEGRITY, MB, OK, SPACE, USAGE, MirrorCase, main, program
 
 
 class Refused(MirrorCase):

@@ -3,7 +3,6 @@
 
 import json
 import os
-import unittest
 
 from harness import OK, PARTIAL, USAGE, Case, MirrorCase, main, names_below
 

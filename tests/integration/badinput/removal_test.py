@@ -4,9 +4,8 @@
 A removal is tried three times with growing pauses, so most of the time here is waiting.
 """
 
-import unittest
 
-from harness import CLEANUP, OK, MirrorCase, main
+from harness import CLEANUP, MirrorCase, main
 
 
 class Safe(MirrorCase):

@@ -2,12 +2,10 @@
 """The password is a canary: it turns up nowhere but in its own file."""
 
 import os
-import subprocess
 import threading
 import time
-import unittest
 
-from harness import AUTH, OK, Case, Lookalike, MirrorCase, main
+from harness import AUTH, OK, Lookalike, MirrorCase, main
 
 CANARY = "Kanarienvogel-7f3a9c51-%d"
 

@@ -4,7 +4,6 @@
 import os
 import signal
 import time
-import unittest
 
 from harness import MB, OK, Case, MirrorCase, main
 

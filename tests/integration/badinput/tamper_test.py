@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-import unittest
 
 from harness import INTEGRITY, MB, OK, Case, MirrorCase, file_hash, main
 
@@ -138,8 +137,7 @@ class Tampered(MirrorCase):
         self.damaged(image, names="scsi0-0")
         self.good_mirror(self.name, self.dir)
         self.assert_true_image(self.name, self.dir)
-        result = self.run_it("check", "--mirror", self.dir, "--read-data", login=False)
-        self.assertIn(result.code, (OK, INTEGRITY))     # older generations may have lost blocks
+        self.check(self.dir)    # only the newest generation was touched
 
     def test_image_cut_or_gone(self):
         image = os.path.join(self.vm_folder(self.dir), "disk-scsi0-0.raw")
