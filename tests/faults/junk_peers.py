@@ -43,7 +43,6 @@ class Strangers:
         self.lock = threading.Lock()
         self.kinds = collections.Counter()
         self.answered = 0
-        self.refused = 0
         self.ended = threading.Event()
         self.threads = [threading.Thread(target=self.run, args=(n,), daemon=True)
                         for n in range(THREADS)]
@@ -52,9 +51,8 @@ class Strangers:
         for t in self.threads:
             t.start()
 
-    def wait(self):
-        for t in self.threads:
-            t.join()
+    def alive(self):
+        return any(t.is_alive() for t in self.threads)
 
     def run(self, number):
         r = random.Random(self.seed * 1000 + number)
@@ -67,8 +65,7 @@ class Strangers:
             try:
                 answer = self.visit(kind, r)
             except OSError:
-                with self.lock:
-                    self.refused += 1
+                with self.lock:         # nobody listens between two transfers
                     self.left += 1
                 time.sleep(0.05)
                 continue
@@ -77,7 +74,7 @@ class Strangers:
                 self.answered += answer
 
     def words(self, kind, r):
-        m1 = bytearray(self.proxy.greetings[0]) if self.proxy.greetings else bytearray(M1_BYTES)
+        m1 = bytearray((list(self.proxy.greetings) or [bytes(M1_BYTES)])[0])
         if kind == "changed m1":
             m1[r.randrange(M1_BYTES)] ^= 1 << r.randrange(8)
         return {
@@ -126,7 +123,7 @@ class JunkPeers(harness.MirrorTest):
         super().setUp()
         self.proxy = RecordProxy(harness.private_address(1), (self.data_address, 31031), port=31031)
         self.addCleanup(self.proxy.close)
-        self.size = max(10 * MB, self.peers * MB // 32)
+        self.size = max(6 * MB, self.peers * MB // 32)
         self.add_vm(VM, [self.disk_of(self.size, [(0, self.size)])])
 
     def timed_run(self, during):
@@ -152,24 +149,30 @@ class JunkPeers(harness.MirrorTest):
 
     def test_nobody_hears_a_thing(self):
         strangers = Strangers((self.data_address, 31031), self.proxy, self.peers, self.seed)
+        runs, crowded, seconds = 0, 0.0, 0.0
 
         def crowd(running):
-            strangers.start()
-            time.sleep(0.5)
-            # The agent has to get through to the port once more, among all of them.
-            self.assertEqual(self.proxy.cut_all(), 1)
-            strangers.wait()
-            self.assertIsNone(running.process.poll(), "the transfer was over before the strangers")
+            if runs == 0:
+                strangers.start()
+                time.sleep(0.3)
+                # The agent has to get through to the port once more, among all of them.
+                self.assertEqual(self.proxy.cut_all(), 1)
+            while strangers.alive() and running.process.poll() is None:
+                time.sleep(0.05)
 
         plain, plain_seconds, _ = self.timed_run(lambda running: None)
-        crowded, seconds, r = self.timed_run(crowd)
-        self.assertGreaterEqual(r.err.count("died at byte"), 1)
-        print("seed %d: %d strangers in %.1f s, %d bytes answered, %d refused by the kernel: %s" % (
-            self.seed, sum(strangers.kinds.values()), seconds, strangers.answered,
-            strangers.refused, dict(strangers.kinds)))
-        print("CPU of the receiver: %.2f s without them (%.1f s of time), %.2f s with them (%.1f s)"
-              ": %.0f microseconds for each" % (
-                  plain, plain_seconds, crowded, seconds, (crowded - plain) / self.peers * 1e6))
+        # On a slow machine one transfer may be over before all of them came.
+        while runs == 0 or strangers.alive():
+            cpu, took, r = self.timed_run(crowd)
+            if runs == 0:
+                self.assertGreaterEqual(r.err.count("died at byte"), 1)
+            runs, crowded, seconds = runs + 1, crowded + cpu, seconds + took
+        print("seed %d: %d strangers in %d transfers, %.1f s; %d bytes answered: %s" % (
+            self.seed, sum(strangers.kinds.values()), runs, seconds, strangers.answered,
+            dict(strangers.kinds)))
+        print("CPU of the receiver for a transfer: %.2f s without them (%.1f s of time), %.2f s with "
+              "them: %.0f microseconds for each" % (
+                  plain, plain_seconds, crowded / runs, (crowded - plain * runs) / self.peers * 1e6))
         self.assertEqual(strangers.answered, 0)
         self.assertEqual(sum(strangers.kinds.values()), self.peers)
 

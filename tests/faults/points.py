@@ -41,7 +41,7 @@ POINTS = {
     "listener.proved": (0, 0),
     "read.settle": (1, 1),
 }
-FEW = ("journal.snapshot.created", "place.uploaded", "transfer.dial")
+FEW = ("journal.snapshot.created", "transfer.dial")
 
 
 class Points(FaultTest):

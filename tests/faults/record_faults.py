@@ -23,7 +23,8 @@ import harness  # noqa: E402
 from harness import MB  # noqa: E402
 from record_proxy import KINDS, Fault, RecordProxy  # noqa: E402
 
-DISKS = 8
+SLOTS = ["scsi0:%d" % n for n in range(11) if n != 7]
+DISKS = len(SLOTS)
 SIZE = 2 * MB
 VM = "web 01"
 
@@ -34,7 +35,7 @@ class RecordFaults(harness.MirrorTest):
     def setUp(self):
         super().setUp()
         self.rng = random.Random(self.seed)
-        self.slots = ["scsi0:%d" % n for n in range(DISKS - 1)] + ["scsi0:8"]
+        self.slots = SLOTS
         self.proxy = RecordProxy(harness.private_address(1), (self.data_address, 31031), port=31031)
         self.addCleanup(self.proxy.close)
         self.options = ("--compress", "none", "--data-listen", self.data_address + ":31031",
