@@ -337,21 +337,30 @@ static char *value_of(char *text, const char *key, char **end)
     return at;
 }
 
-/* Another root in the manifest of generation 1, and its hash anew. */
-static void set_root(const char *store, const struct digest *root)
+/* The manifest of generation 1 as text; the descriptor is left behind it. */
+static char *load_manifest(const char *store, int *fd)
 {
     static char text[1 << 16];
-    uint8_t hash[crypto_hash_sha256_BYTES];
-    char path[200], hex[DIGEST_HEX_BYTES], *at, *end;
+    char path[200];
     ssize_t bytes;
+
+    snprintf(path, sizeof path, "%s/generation-1", store);
+    *fd = open(path, O_RDWR | O_CLOEXEC);
+    bytes = *fd < 0 ? -1 : read(*fd, text, sizeof text - 1);
+    must(bytes > 0, "no manifest", NULL);
+    text[bytes] = '\0';
+    return text;
+}
+
+/* Another root in the manifest, and its hash anew. */
+static void set_root(const char *store, const struct digest *root)
+{
+    uint8_t hash[crypto_hash_sha256_BYTES];
+    char hex[DIGEST_HEX_BYTES], *text, *at, *end;
     struct err e = { 0 };
     int fd;
 
-    snprintf(path, sizeof path, "%s/generation-1", store);
-    fd = open(path, O_RDWR | O_CLOEXEC);
-    bytes = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    must(bytes > 0, "no manifest", NULL);
-    text[bytes] = '\0';
+    text = load_manifest(store, &fd);
     at = value_of(text, "root", &end);
     digest_hex(root, hex);
     must(end - at == (ptrdiff_t)strlen(hex), "a root of another length", NULL);
@@ -360,27 +369,20 @@ static void set_root(const char *store, const struct digest *root)
     crypto_hash_sha256(hash, (const uint8_t *)text, (size_t)(at - text) - strlen("sha256 "));
     sodium_bin2hex(at, 2 * sizeof hash + 1, hash, sizeof hash);
     *end = '\n';
-    must(lseek(fd, 0, SEEK_SET) == 0 && io_write_all(fd, text, (size_t)bytes, &e) == 0,
+    must(lseek(fd, 0, SEEK_SET) == 0 && io_write_all(fd, text, strlen(text), &e) == 0,
          "writing the manifest", &e);
     close(fd);
 }
 
 static void read_secret(const char *store, struct digest_secret *secret)
 {
-    static char text[1 << 16];
-    char path[200], *at, *end;
-    ssize_t bytes;
+    char *at, *end;
     int fd;
 
-    snprintf(path, sizeof path, "%s/generation-1", store);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    bytes = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    must(bytes > 0, "no manifest", NULL);
-    text[bytes] = '\0';
-    close(fd);
-    at = value_of(text, "secret", &end);
+    at = value_of(load_manifest(store, &fd), "secret", &end);
     must(sodium_hex2bin(secret->b, sizeof secret->b, at, (size_t)(end - at), NULL, NULL, NULL) == 0,
          "no secret", NULL);
+    close(fd);
 }
 
 /*

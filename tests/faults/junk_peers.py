@@ -6,7 +6,6 @@
 What they cost the receiver is shown: its CPU time with and without them.
 """
 
-import argparse
 import collections
 import os
 import random
@@ -15,7 +14,6 @@ import socket
 import sys
 import threading
 import time
-import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -23,6 +21,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "integration/mirror"))
 
 import harness  # noqa: E402
 from harness import MB  # noqa: E402
+import tool  # noqa: E402
 from record_proxy import M1_BYTES, RecordProxy  # noqa: E402
 
 VM = "web 01"
@@ -177,17 +176,5 @@ class JunkPeers(harness.MirrorTest):
         self.assertEqual(sum(strangers.kinds.values()), self.peers)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("needs root: the look-alike does")
-        sys.exit(77)
-    JunkPeers.peers, JunkPeers.seed = options.peers, options.seed
-    unittest.main(argv=sys.argv[:1], verbosity=2)
-
-
 if __name__ == "__main__":
-    main()
+    tool.main(JunkPeers, __doc__, peers=(2000, "how many"))

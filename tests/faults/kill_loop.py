@@ -6,15 +6,12 @@ next run must leave nothing of ours there.  README.md has the whole story.
     kill_loop.py [--kills 500] [--seed N] [--at-least 5]
 """
 
-import argparse
 import collections
-import os
 import shutil
 import signal
-import sys
 import time
-import unittest
 
+import tool
 from faults import FaultTest, Target
 from lookalike import LookalikeError
 
@@ -205,20 +202,6 @@ class KillLoop(FaultTest):
             self.assertGreaterEqual(self.steps[key], self.at_least, "%s at %s" % key)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--at-least", type=int, default=0, help="hits that each step must have")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("needs root: the look-alike does")
-        sys.exit(77)
-    print("seed %d" % options.seed, flush=True)
-    KillLoop.kills, KillLoop.seed = options.kills, options.seed
-    KillLoop.at_least = options.at_least
-    unittest.main(argv=sys.argv[:1], verbosity=2)
-
-
 if __name__ == "__main__":
-    main()
+    tool.main(KillLoop, __doc__, kills=(500, "how many"),
+              at_least=(0, "hits that each step must have"))

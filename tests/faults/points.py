@@ -5,12 +5,10 @@ code, a right mirror, and a host that is clean, at the latest after the next cle
     points.py [--few] [--seed N]
 """
 
-import argparse
 import os
-import sys
 import time
-import unittest
 
+import tool
 from faults import FaultTest, Target
 
 # point: exit code when it fails once, and when always.  What is tried again may succeed (0); what
@@ -94,18 +92,5 @@ class Points(FaultTest):
         self.assertEqual(set(POINTS) - seen, set())
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--few", action="store_true", help="the short form")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("needs root: the look-alike does")
-        sys.exit(77)
-    print("seed %d" % options.seed, flush=True)
-    Points.few, Points.seed = options.few, options.seed
-    unittest.main(argv=sys.argv[:1], verbosity=2)
-
-
 if __name__ == "__main__":
-    main()
+    tool.main(Points, __doc__, few=(False, "the short form"))

@@ -6,14 +6,11 @@ end with the right image, or with exit 5 or 12 and nothing changed.
     record_faults.py [--positions 500] [--seed N]
 """
 
-import argparse
 import collections
 import os
 import random
 import shutil
 import sys
-import time
-import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -21,6 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "integration/mirror"))
 
 import harness  # noqa: E402
 from harness import MB  # noqa: E402
+import tool  # noqa: E402
 from record_proxy import KINDS, Fault, RecordProxy  # noqa: E402
 
 SLOTS = ["scsi0:%d" % n for n in range(11) if n != 7]
@@ -142,17 +140,5 @@ class RecordFaults(harness.MirrorTest):
         self.assertEqual(sum(self.fired.values()), self.positions)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--positions", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("needs root: the look-alike does")
-        sys.exit(77)
-    RecordFaults.positions, RecordFaults.seed = options.positions, options.seed
-    unittest.main(argv=sys.argv[:1], verbosity=2)
-
-
 if __name__ == "__main__":
-    main()
+    tool.main(RecordFaults, __doc__, positions=(500, "how many"))

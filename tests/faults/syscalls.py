@@ -3,18 +3,15 @@
 EIO at the nth fsync, ENOSPC from the nth write on; and, by a preloaded library, writes that take
 only a part.  After each the mirror is checked without the host.
 
-    syscalls.py [--every | --few] [--seed N]
+    syscalls.py [--few] [--seed N]
 """
 
-import argparse
 import collections
 import os
 import signal
-import sys
-import time
-import unittest
 
 import faults
+import tool
 from faults import FaultTest, Target
 
 SHORT_IO = os.path.join(faults.harness.BIN, "faults-shortio.so")
@@ -35,7 +32,7 @@ FEW = {"killed at fsync": (3, 9), "killed at rename": (2,), "killed at unlink": 
 
 
 class SystemCalls(FaultTest):
-    few = True
+    few = False
 
     def injected_run(self, target, case, n):
         """A refresh with the nth call spoiled; its exit code, and whether that was come to."""
@@ -110,22 +107,8 @@ class SystemCalls(FaultTest):
             self.check_offline(self.refreshed, self.last_fresh, code, "short writes")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--few", action="store_true", help="the short form")
-    parser.add_argument("--every", action="store_true", help="every position: the default")
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("needs root: the look-alike does")
-        sys.exit(77)
+if __name__ == "__main__":
     # With sanitizers: no search for leaks below strace, and a library may come before theirs.
     os.environ["ASAN_OPTIONS"] = ":".join(filter(None, (
         os.environ.get("ASAN_OPTIONS"), "detect_leaks=0", "verify_asan_link_order=0")))
-    print("seed %d" % options.seed, flush=True)
-    SystemCalls.few, SystemCalls.seed = options.few, options.seed
-    unittest.main(argv=sys.argv[:1], verbosity=2)
-
-
-if __name__ == "__main__":
-    main()
+    tool.main(SystemCalls, __doc__, few=(False, "the short form"))
