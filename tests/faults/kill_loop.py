@@ -170,36 +170,40 @@ class KillLoop(FaultTest):
         began = time.monotonic()
         self.run_whole(refreshed, "at the start")
         self.seconds = time.monotonic() - began
-        todo = collections.deque(plan(self.kills, self.rng))
-        done = tries = 0
+        self.done = self.tries = 0
+        try:
+            self.kill_all(refreshed, collections.deque(plan(self.kills, self.rng)))
+        finally:
+            self.report()
+        for key in WANTED:
+            self.assertGreaterEqual(self.steps[key], self.at_least, "%s at %s" % key)
+
+    def kill_all(self, refreshed, todo):
         while todo:
             op, victim, step = todo.popleft()
-            tries += 1
-            self.assertLess(tries, 2 * self.kills + 20, "most kills do not hit")
+            self.tries += 1
+            self.assertLess(self.tries, 2 * self.kills + 20, "most kills do not hit")
             message = "seed %d, number %d: %s, %s killed at %s" % (
-                self.seed, tries, op, victim, step or "a random moment")
+                self.seed, self.tries, op, victim, step or "a random moment")
             target = refreshed if op != "first" else Target(self.path("first"))
             if self.one(target, op, victim, step, message):
-                done += 1
+                self.done += 1
+                if self.done % 25 == 0:
+                    print("%d kills, %d runs" % (self.done, self.tries), flush=True)
             else:
-                todo.append((op, victim, step if step is None or victim == "receiver" else None))
+                todo.append((op, victim, step if victim == "receiver" else None))
             if op == "first":
                 shutil.rmtree(target.dir)
             self.forget_truths(target)
-            if done % 25 == 0:
-                print("%d kills, %d runs" % (done, tries), flush=True)
-        self.report(done, tries)
 
-    def report(self, done, tries):
-        print("%d kills in %d runs, seed %d" % (done, tries, self.seed))
+    def report(self):
+        print("%d kills in %d runs, seed %d" % (self.done, self.tries, self.seed))
         for title, counts in (("victims", self.victims), ("steps hit", self.steps),
                               ("what the disk showed", self.found), ("exit codes", self.codes)):
             print(title)
             for key, count in sorted(counts.items(), key=str):
                 name = " at ".join(key) if isinstance(key, tuple) else key
                 print("    %5d  %s" % (count, name))
-        for key in WANTED:
-            self.assertGreaterEqual(self.steps[key], self.at_least, "%s at %s" % key)
 
 
 if __name__ == "__main__":
