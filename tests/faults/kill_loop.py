@@ -151,6 +151,8 @@ class KillLoop(FaultTest):
             self.seconds = 0.8 * self.seconds + 0.2 * (time.monotonic() - began)
         message += ", exit %d" % code
         self.codes[code] += 1
+        # Killed; or it went on; or it said that the connection was lost, or what it could not undo.
+        self.assertIn(code, (-signal.SIGKILL, 0, 9, 12), message)
         if where is not None:
             self.victims[(op, victim)] += 1
             self.steps[(op, where) if victim == "receiver" else (victim, where)] += 1
