@@ -5,10 +5,9 @@
 #include <unistd.h>
 
 #include "esxi-agent/dial.h"
+#include "esxi-agent/disks.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
-#include "protocol/block/file_source.h"
-#include "protocol/block/source.h"
 #include "protocol/stream/serve.h"
 #include "protocol/wire/bootstrap.h"
 #include "protocol/wire/crypto.h"
@@ -20,6 +19,7 @@ enum {
 };
 
 struct agent {
+    struct disks disks;
     struct bootstrap bootstrap;
     struct handshake_offer offer; /* connection is filled for each */
 };
@@ -27,23 +27,16 @@ struct agent {
 static int open_disk(void *context, const struct msg_disk_open *m, struct source **out,
                      enum hole_knowledge *holes, struct err *e)
 {
-    char path[4096 + 1];
-    bool seeks = false;
+    struct agent *a = context;
 
-    (void)context;
-    if (m->format != DISK_FLAT)
-        return err_set(e, ERR_UNSUPPORTED, "a disk format of number %u", m->format);
-    if (m->tail_bytes == 0 || m->tail_bytes >= sizeof path || m->tail[0] != '/' ||
-        memchr(m->tail, 0, m->tail_bytes) != NULL)
-        return err_set(e, ERR_PEER, "a path that is none");
-    memcpy(path, m->tail, m->tail_bytes);
-    path[m->tail_bytes] = 0;
-    if (m->capacity_bytes == 0)
-        return err_set(e, ERR_PEER, "a disk without capacity");
-    if (file_source_open(out, path, m->capacity_bytes, &seeks, e) != 0)
-        return -1;
-    *holes = seeks ? HOLES_SEEK : HOLES_NONE;
-    return 0;
+    return disks_open(&a->disks, m, out, holes, e);
+}
+
+static int add_volume(void *context, const char *path, const char *alias, struct err *e)
+{
+    struct agent *a = context;
+
+    return disks_volume(&a->disks, path, alias, e);
 }
 
 static int dial_back(void *context, struct hub *s, const struct msg_dial *m, struct err *e)
@@ -114,7 +107,9 @@ int agent_run(struct err *e)
     static const struct hub_handler handler = { .control = serve_control,
                                                 .link_up = serve_link_up };
     struct agent a = { 0 };
-    struct serve_config serving = { .disk_open = open_disk, .dial = dial_back, .context = &a };
+    struct serve_config serving = {
+        .disk_open = open_disk, .volume = add_volume, .dial = dial_back, .context = &a
+    };
     struct hub_config config = { .handler = &handler, .version = VMFERRY_VERSION };
     struct handshake_keys keys;
     struct hub *s = NULL;
@@ -137,6 +132,7 @@ int agent_run(struct err *e)
 out:
     handshake_keys_wipe(&keys);
     serve_free(v);
+    disks_free(&a.disks);
     hub_free(s);
     session_secret_wipe(&a.bootstrap.secret);
     return rc;

@@ -69,12 +69,40 @@ static void file_close(struct source *s)
 
 static const struct source_ops file_ops = { file_extent_at, file_read, file_close };
 
-int file_source_open(struct source **out, const char *path, uint64_t capacity_bytes,
+int file_source_take(struct source **out, int *fd, const char *path, uint64_t capacity_bytes,
                      bool *seeks_holes, struct err *e)
 {
     struct file_source *f;
     struct stat st;
+
+    if (fstat(*fd, &st) != 0)
+        return err_sys(e, "%s", path);
+    if (!S_ISREG(st.st_mode))
+        return err_set(e, ERR_UNSUPPORTED, "%s is not a regular file", path);
+    if (st.st_size <= 0 || (capacity_bytes != 0 && (uint64_t)st.st_size != capacity_bytes))
+        return err_set(e, ERR_CORRUPT, "%s has %" PRIu64 " bytes instead of %" PRIu64, path,
+                       (uint64_t)st.st_size, capacity_bytes);
+    f = calloc(1, sizeof *f);
+    if (f == NULL)
+        return err_sys(e, "getting memory for a disk");
+    f->source.ops = &file_ops;
+    f->source.capacity_bytes = (uint64_t)st.st_size;
+    f->source.allocated_bytes = min_u64((uint64_t)st.st_blocks * 512, (uint64_t)st.st_size);
+    f->fd = *fd;
+    *fd = -1;
+    f->seeks_holes = lseek(f->fd, 0, SEEK_HOLE) >= 0;
+    if (!f->seeks_holes)
+        f->source.allocated_bytes = f->source.capacity_bytes;
+    *seeks_holes = f->seeks_holes;
+    *out = &f->source;
+    return 0;
+}
+
+int file_source_open(struct source **out, const char *path, uint64_t capacity_bytes,
+                     bool *seeks_holes, struct err *e)
+{
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    int rc;
 
     if (fd < 0) {
         err_sys(e, "%s", path);
@@ -84,36 +112,7 @@ int file_source_open(struct source **out, const char *path, uint64_t capacity_by
             e->code = ERR_UNSUPPORTED;
         return -1;
     }
-    if (fstat(fd, &st) != 0) {
-        err_sys(e, "%s", path);
-        goto fail;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        err_set(e, ERR_UNSUPPORTED, "%s is not a regular file", path);
-        goto fail;
-    }
-    if (st.st_size <= 0 || (capacity_bytes != 0 && (uint64_t)st.st_size != capacity_bytes)) {
-        err_set(e, ERR_CORRUPT, "%s has %" PRIu64 " bytes instead of %" PRIu64, path,
-                (uint64_t)st.st_size, capacity_bytes);
-        goto fail;
-    }
-    f = calloc(1, sizeof *f);
-    if (f == NULL) {
-        err_sys(e, "getting memory for a disk");
-        goto fail;
-    }
-    f->source.ops = &file_ops;
-    f->source.capacity_bytes = (uint64_t)st.st_size;
-    f->source.allocated_bytes = min_u64((uint64_t)st.st_blocks * 512, (uint64_t)st.st_size);
-    f->fd = fd;
-    f->seeks_holes = lseek(fd, 0, SEEK_HOLE) >= 0;
-    if (!f->seeks_holes)
-        f->source.allocated_bytes = f->source.capacity_bytes;
-    *seeks_holes = f->seeks_holes;
-    *out = &f->source;
-    return 0;
-
-fail:
+    rc = file_source_take(out, &fd, path, capacity_bytes, seeks_holes, e);
     io_drop(&fd);
-    return -1;
+    return rc;
 }

@@ -20,4 +20,11 @@ struct source;
 int file_source_open(struct source **out, const char *path, uint64_t capacity_bytes,
                      bool *seeks_holes, struct err *e);
 
+/*
+ * The same over *fd, open for reading, which the source takes (*fd becomes -1) when it succeeds;
+ * path is only for messages.
+ */
+int file_source_take(struct source **out, int *fd, const char *path, uint64_t capacity_bytes,
+                     bool *seeks_holes, struct err *e);
+
 #endif

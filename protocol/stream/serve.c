@@ -177,6 +177,33 @@ static int hear_disk_open(struct serve *v, struct hub *s, const uint8_t *body, s
     return link_send_disk_opened(l, 0, &opened, e);
 }
 
+static int hear_volume(struct serve *v, struct hub *s, const uint8_t *body, size_t body_bytes,
+                       struct err *e)
+{
+    struct msg_volume m;
+    char *path, *alias;
+    struct err why;
+    size_t length;
+    int rc;
+
+    if (msg_volume_decode(&m, body, body_bytes, e) != 0)
+        return -1;
+    path = calloc(1, m.tail_bytes + 2); /* ends both names */
+    if (path == NULL)
+        return err_sys(e, "getting memory for a name");
+    memcpy(path, m.tail, m.tail_bytes);
+    length = strlen(path);
+    alias = path + length + 1;
+    if (v->config.volume == NULL)
+        rc = err_set(&why, ERR_UNSUPPORTED, "this end opens no chains");
+    else if (length < m.tail_bytes && length + 1 + strlen(alias) != m.tail_bytes)
+        rc = err_set(&why, ERR_PEER, "a volume of more than two names");
+    else
+        rc = v->config.volume(v->config.context, path, alias[0] != 0 ? alias : NULL, &why);
+    free(path);
+    return answer(s, m.request, rc, &why, e);
+}
+
 static int add_holes(struct disk *d, const struct msg_disk_holes *m, struct err *e)
 {
     struct pull p = { .at = m->tail, .left = m->tail_bytes };
@@ -330,6 +357,8 @@ int serve_control(void *serve, struct hub *s, const struct message_header *heade
     switch (header->type) {
     case MSG_dial:
         return hear_dial(v, s, body, body_bytes, e);
+    case MSG_volume:
+        return hear_volume(v, s, body, body_bytes, e);
     case MSG_disk_open:
         return hear_disk_open(v, s, body, body_bytes, e);
     case MSG_disk_holes:

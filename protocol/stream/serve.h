@@ -21,6 +21,8 @@ struct serve_config {
     /* Open a disk.  0, or -1 with the reason, which is sent.  From the loop thread. */
     int (*disk_open)(void *context, const struct msg_disk_open *m, struct source **out,
                      enum hole_knowledge *holes, struct err *e);
+    /* A folder that chains may lie in; alias may be NULL.  NULL: chains are not opened here. */
+    int (*volume)(void *context, const char *path, const char *alias, struct err *e);
     /* Dial the receiver and add the link; done is sent when it is up.  NULL: refused. */
     int (*dial)(void *context, struct hub *s, const struct msg_dial *m, struct err *e);
     void *context;

@@ -355,6 +355,22 @@ static int check_whole(struct reader *r)
     return 0;
 }
 
+/*
+ * qemu writes a descriptor anew in its place when a content id changes, and one of fewer digits
+ * leaves up to 7 of the old text's last bytes behind the NUL that ends the new one.
+ */
+static bool is_remnant(const char *text, const char *nul, const char *end)
+{
+    size_t bytes = (size_t)(end - nul) - 1;
+
+    if (bytes > 7 || bytes > (size_t)(nul - text))
+        return false;
+    for (size_t i = 0; i < bytes; i++)
+        if (nul[1 + i] != '\0' && nul[1 + i] != *(nul - bytes + i))
+            return false;
+    return true;
+}
+
 /* The bytes of the text itself, without a mark at its start and padding at its end. */
 static int strip(const char **text, size_t *bytes, struct err *e)
 {
@@ -367,15 +383,19 @@ static int strip(const char **text, size_t *bytes, struct err *e)
     while (*bytes > 0 && (*text)[*bytes - 1] == '\0')
         (*bytes)--;
     nul = memchr(*text, '\0', *bytes);
-    if (nul != NULL)
+    if (nul != NULL && !is_remnant(*text, nul, *text + *bytes))
         return err_set(e, ERR_FORMAT, "this is no descriptor: it holds a NUL");
+    if (nul != NULL)
+        *bytes = (size_t)(nul - *text);
     for (size_t i = 0; i < *bytes; i++)
         if (!is_blank((*text)[i]) && (*text)[i] != '\n' && (*text)[i] != '\r') {
-            if ((*text)[i] == '#')
+            /* Some tools leave out the first line, but then this key is the first thing. */
+            if ((*text)[i] == '#' || (*bytes - i > 7 && strncasecmp(*text + i, "version", 7) == 0))
                 return 0;
             break;
         }
-    return err_set(e, ERR_FORMAT, "this is no descriptor: it does not start with a comment");
+    return err_set(e, ERR_FORMAT,
+                   "this is no descriptor: it starts with neither a comment nor its version");
 }
 
 int descriptor_read(struct descriptor **out, const void *text, size_t bytes, struct err *e)
@@ -427,6 +447,20 @@ void descriptor_free(struct descriptor *d)
     free(d->parent_hint);
     free(d->change_track);
     free(d);
+}
+
+const struct descriptor_extent *descriptor_only_extent(const struct descriptor *d)
+{
+    const struct descriptor_extent *only = NULL;
+
+    for (size_t i = 0; i < d->extent_count; i++) {
+        if (d->extents[i].sectors == 0)
+            continue;
+        if (only != NULL)
+            return NULL;
+        only = &d->extents[i];
+    }
+    return only;
 }
 
 const char *descriptor_ddb(const struct descriptor *d, const char *name)

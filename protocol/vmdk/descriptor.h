@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct bytes;
 struct err;
 
 enum {
@@ -59,11 +60,32 @@ struct descriptor {
 
 /*
  * Read text, which may be padded at its end by NULs or blanks.  *out is owned by the caller.
- * 0, or -1: ERR_FORMAT (no descriptor at all: empty, or not starting with '#'), ERR_CORRUPT (a line
- * that breaks the grammar; its number is named), ERR_LIMIT, ERR_SYSTEM.
+ * 0, or -1: ERR_FORMAT (no descriptor: empty, or starting with neither '#' nor its version),
+ * ERR_CORRUPT (a line that breaks the grammar; its number is named), ERR_LIMIT, ERR_SYSTEM.
  */
 int descriptor_read(struct descriptor **out, const void *text, size_t bytes, struct err *e);
 void descriptor_free(struct descriptor *d); /* NULL is allowed */
+
+/*
+ * The text of d, appended to out in the shape that ESXi writes: sections in their order, one blank
+ * around a ddb's '='; ddb lines in the order of d (a host's are in alphabetical order).
+ * descriptor_read of it gives the same again. What the grammar cannot say (a quote at a wrong
+ * place, a line break, no extent, an encrypted or native disk) is refused.  0, or -1: ERR_USAGE,
+ * ERR_LIMIT (out's ceiling), ERR_SYSTEM.
+ */
+int descriptor_write(const struct descriptor *d, struct bytes *out, struct err *e);
+
+/* The geometry that VMware gives a new disk of this size. */
+struct descriptor_geometry {
+    uint32_t cylinders, heads, sectors;
+};
+struct descriptor_geometry descriptor_geometry_of(uint64_t capacity_bytes, bool ide);
+
+/*
+ * The one extent that has a size, or NULL when there are several or none: some tools add lines of
+ * no size (NOACCESS 0 ZERO).
+ */
+const struct descriptor_extent *descriptor_only_extent(const struct descriptor *d);
 
 /* The value of ddb.NAME, or NULL. */
 const char *descriptor_ddb(const struct descriptor *d, const char *name);

@@ -84,7 +84,10 @@ enum { MESSAGE_PAYLOAD_MAX = MSG_FIXED_data + 4194304 };
 enum { CONTROL_CONNECTION = 1 };
 
 /* What the numbers in fields mean. */
-enum disk_format { DISK_FLAT = 1 };
+enum disk_format {
+    DISK_FLAT = 1, /* one file that is the disk */
+    DISK_CHAIN = 2 /* VMDK links as ESXi keeps them, from the tip down to the base */
+};
 enum hole_knowledge { HOLES_NONE = 0, HOLES_SEEK = 1, HOLES_MAP = 2 };
 enum warning_code { WARNING_HOLES_WRONG = 1 };
 enum plan_kind {

@@ -128,7 +128,7 @@ out:
 }
 
 /* --dry-run: what the journal knows of this host, untouched. */
-static int tell_journal(struct app *app, struct session *s, struct err *e)
+static int tell_journal(struct app *app, struct visit *s, struct err *e)
 {
     struct journal_list l = { 0 };
     size_t count = 0;
@@ -157,7 +157,7 @@ static int tell_journal(struct app *app, struct session *s, struct err *e)
     return 0;
 }
 
-static int remove_foreign(struct app *app, struct session *s, struct err *e)
+static int remove_foreign(struct app *app, struct visit *s, struct err *e)
 {
     char text[320] = "";
 
@@ -174,7 +174,7 @@ static int remove_foreign(struct app *app, struct session *s, struct err *e)
     return 0;
 }
 
-static int reap(struct app *app, struct session *s, struct outcome *o, struct err *e)
+static int reap(struct app *app, struct visit *s, struct outcome *o, struct err *e)
 {
     const struct reaper_options wish = { .retained = app->options->retained };
 
@@ -192,7 +192,7 @@ static int reap(struct app *app, struct session *s, struct outcome *o, struct er
 int cmd_cleanup(struct app *app, struct err *e)
 {
     struct outcome *o = calloc(1, sizeof *o);
-    struct session s;
+    struct visit s;
     int rc = -1;
 
     if (o == NULL)
@@ -200,7 +200,7 @@ int cmd_cleanup(struct app *app, struct err *e)
     app->summary = put_summary;
     app->summary_end = free_outcome;
     app->summary_context = o;
-    if (session_begin(&s, app, app->options->operands[0], e) != 0 || session_journal(&s, e) != 0)
+    if (visit_begin(&s, app, app->options->operands[0], e) != 0 || visit_journal(&s, e) != 0)
         goto out;
     if (app->options->foreign != NULL) {
         rc = remove_foreign(app, &s, e);
@@ -213,6 +213,6 @@ int cmd_cleanup(struct app *app, struct err *e)
     rc = 0;
 
 out:
-    session_end(&s);
+    visit_end(&s);
     return rc;
 }

@@ -71,10 +71,10 @@ out:
 int cmd_datastores(struct app *app, struct err *e)
 {
     struct datastore_list l = { 0 };
-    struct session s;
+    struct visit s;
     int rc = -1;
 
-    if (session_begin(&s, app, app->options->operands[0], e) != 0 ||
+    if (visit_begin(&s, app, app->options->operands[0], e) != 0 ||
         host_datastores(&s.host, &l, e) != 0)
         goto out;
     if (app->options->json)
@@ -85,6 +85,6 @@ int cmd_datastores(struct app *app, struct err *e)
 
 out:
     datastore_list_free(&l);
-    session_end(&s);
+    visit_end(&s);
     return rc;
 }

@@ -87,12 +87,12 @@ static const char *remedy_of(enum err_code code)
 }
 
 /* Log in; a failure is a result here, unless it is the user's own mistake. */
-static int try_login(struct app *app, struct session *s, struct doctor_report *login, bool *in,
+static int try_login(struct app *app, struct visit *s, struct doctor_report *login, bool *in,
                      struct err *e)
 {
     int rc;
 
-    *in = session_begin(s, app, app->options->operands[0], e) == 0;
+    *in = visit_begin(s, app, app->options->operands[0], e) == 0;
     if (!*in && (e->code == ERR_USAGE || e->code == ERR_NOT_FOUND || e->code == ERR_REFUSED ||
                  e->code == ERR_STOPPED))
         return -1;
@@ -125,7 +125,7 @@ int cmd_doctor(struct app *app, struct err *e)
         .show = show,
         .context = app,
     };
-    struct session s = { 0 };
+    struct visit s = { 0 };
     bool in = false;
     int rc = -1;
 
@@ -136,7 +136,7 @@ int cmd_doctor(struct app *app, struct err *e)
     }
     if (try_login(app, &s, &login, &in, e) != 0)
         goto out;
-    if (in && (session_journal(&s, e) != 0 || doctor_run(&s.host, s.journal, &wish, &rest, e) != 0))
+    if (in && (visit_journal(&s, e) != 0 || doctor_run(&s.host, s.journal, &wish, &rest, e) != 0))
         goto out;
     conclude(app, &login, &rest);
     rc = 0;
@@ -144,6 +144,6 @@ int cmd_doctor(struct app *app, struct err *e)
 out:
     doctor_report_free(&login);
     doctor_report_free(&rest);
-    session_end(&s);
+    visit_end(&s);
     return rc;
 }

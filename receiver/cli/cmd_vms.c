@@ -168,10 +168,10 @@ int cmd_vms(struct app *app, struct err *e)
     struct vm_list l = { 0 };
     size_t *picked = NULL;
     bool *wanted = NULL;
-    struct session s;
+    struct visit s;
     int rc = -1;
 
-    if (session_begin(&s, app, app->options->operands[0], e) != 0 || host_vms(&s.host, &l, e) != 0)
+    if (visit_begin(&s, app, app->options->operands[0], e) != 0 || host_vms(&s.host, &l, e) != 0)
         goto out;
     for (size_t i = 0; i < l.problem_count; i++)
         log_warning("VM #%u: %s", l.problems[i].vmid, l.problems[i].text);
@@ -193,6 +193,6 @@ out:
     free(wanted);
     free(picked);
     vm_list_free(&l);
-    session_end(&s);
+    visit_end(&s);
     return rc;
 }

@@ -138,6 +138,38 @@ static const struct command commands[] = {
         .run = cmd_cleanup,
     },
     {
+        .name = "info",
+        .operands = "FILE.vmdk",
+        .summary = "look into a local VMDK disk and its chain",
+        .text = "The links of a disk from FILE down to its base: format, grain, what each holds, "
+                "content ids, and what is wrong.  All tables are read, no data.  Parents and "
+                "extents are looked for in FILE's folder and in the folders of --volume, and "
+                "nowhere else.  Ends with 0 when the disk can be read.",
+        .examples = "  vmferry info /srv/copies/web01/web01-000002.vmdk\n"
+                    "  vmferry info clone.vmdk --volume /vmfs/volumes/5f0d-1a2b=/srv/ds1 --json\n",
+        .operands_min = 1,
+        .operands_max = 1,
+        .accepts = BIT(OPTION_VOLUME),
+        .list_like = true,
+        .run = cmd_info,
+    },
+    {
+        .name = "convert",
+        .operands = "FILE.vmdk --output FILE.raw",
+        .summary = "read a local VMDK disk into a sparse raw file",
+        .text = "Reads the chain from FILE down to its base and writes what a guest would see "
+                "into a raw file with holes, which appears when it is whole.  A file that is "
+                "there already is replaced only with --yes.",
+        .examples =
+            "  vmferry convert web01.vmdk --output web01.raw\n"
+            "  vmferry convert web01-000002.vmdk --output /srv/web01.raw --volume /srv/base\n",
+        .operands_min = 1,
+        .operands_max = 1,
+        .accepts = BIT(OPTION_OUTPUT) | BIT(OPTION_VOLUME) | BIT(OPTION_YES),
+        .needs = BIT(OPTION_OUTPUT),
+        .run = cmd_convert,
+    },
+    {
         .name = "completion",
         .operands = "bash",
         .summary = "print the shell completion script",

@@ -47,6 +47,8 @@ int cmd_list(struct app *app, struct err *e);
 int cmd_restore(struct app *app, struct err *e);
 int cmd_check(struct app *app, struct err *e);
 int cmd_cleanup(struct app *app, struct err *e);
+int cmd_info(struct app *app, struct err *e);
+int cmd_convert(struct app *app, struct err *e);
 int cmd_completion(struct app *app, struct err *e);
 
 #endif

@@ -170,7 +170,7 @@ static bool stop_hook(void *context)
     return stop_requested();
 }
 
-int session_begin(struct session *s, struct app *app, const char *host, struct err *e)
+int visit_begin(struct visit *s, struct app *app, const char *host, struct err *e)
 {
     static const struct host_hooks hooks = { .stop = stop_hook };
 
@@ -188,14 +188,14 @@ int session_begin(struct session *s, struct app *app, const char *host, struct e
     return 0;
 }
 
-int session_journal(struct session *s, struct err *e)
+int visit_journal(struct visit *s, struct err *e)
 {
     struct state *state = s->connection.app->state;
 
     return journal_open(&s->journal, state_fd(state), state_install_id(state), e);
 }
 
-void session_end(struct session *s)
+void visit_end(struct visit *s)
 {
     journal_close(s->journal);
     s->journal = NULL;

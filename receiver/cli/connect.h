@@ -35,8 +35,8 @@ void connection_end(struct connection *c);
  */
 int connection_open(void *connection, struct transport **out, struct err *e);
 
-/* A host at work: connection, transport, inventory functions and journal together. */
-struct session {
+/* A host that we are logged in to: connection, transport, inventory functions and journal together. */
+struct visit {
     struct connection connection;
     struct transport *transport;
     struct host host;
@@ -44,10 +44,10 @@ struct session {
     struct journal *journal;
 };
 
-/* Connect, learn what host this is.  Release with session_end in both cases. */
-int session_begin(struct session *s, struct app *app, const char *host, struct err *e);
+/* Connect, learn what host this is.  Release with visit_end in both cases. */
+int visit_begin(struct visit *s, struct app *app, const char *host, struct err *e);
 /* Open the journal in the state directory; needed only by those who put something on the host. */
-int session_journal(struct session *s, struct err *e);
-void session_end(struct session *s);
+int visit_journal(struct visit *s, struct err *e);
+void visit_end(struct visit *s);
 
 #endif

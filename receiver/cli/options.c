@@ -76,11 +76,13 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_YES] = { "yes", 0, NULL, NULL, "answer questions with yes" },
     [OPTION_MIRROR] = { "mirror", 0, "DIR", "DIR",
                         "the mirrors' directory, or one VM's folder in it" },
-    [OPTION_OUTPUT] = { "output", 0, "DIR", "DIR", "directory to make; absent or empty" },
+    [OPTION_OUTPUT] = { "output", 0, "PATH", "FILE", "what to make: a file, or a directory" },
     [OPTION_READ_DATA] = { "read-data", 0, "[=K/N]", "", "read everything, or slice K of N" },
     [OPTION_RETAINED] = { "retained", 0, NULL, NULL, "remove kept snapshots of ours as well" },
     [OPTION_FOREIGN] = { "foreign", 0, "TOKEN", "",
                          "remove another receiver's snapshot, by its token" },
+    [OPTION_VOLUME] = { "volume", 0, "DIR", "DIR",
+                        "parents and extents may lie in DIR too; repeatable" },
 };
 
 /* The words of a listed value, the first of which is the default. */
@@ -281,6 +283,8 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
         return take_text(&o->mirror, value, e);
     case OPTION_OUTPUT:
         return take_text(&o->output, value, e);
+    case OPTION_VOLUME:
+        return take_text(&o->volumes[o->volume_count++], value, e);
     case OPTION_LOCK_WAIT:
         return duration_parse(&o->lock_wait_s, value, e);
     case OPTION_MAX_SNAPSHOT_AGE:
@@ -429,7 +433,9 @@ static int get_lists(struct options *o, int argc, struct err *e)
     o->identities = calloc(count, sizeof *o->identities);
     o->exclude = calloc(count, sizeof *o->exclude);
     o->only = calloc(count, sizeof *o->only);
-    if (o->operands == NULL || o->identities == NULL || o->exclude == NULL || o->only == NULL)
+    o->volumes = calloc(count, sizeof *o->volumes);
+    if (o->operands == NULL || o->identities == NULL || o->exclude == NULL || o->only == NULL ||
+        o->volumes == NULL)
         return err_sys(e, "getting memory for the arguments");
     return 0;
 }
@@ -471,7 +477,8 @@ void options_free(struct options *o)
     free(o->identities);
     free(o->exclude);
     free(o->only);
-    o->operands = o->identities = o->exclude = o->only = NULL;
+    free(o->volumes);
+    o->operands = o->identities = o->exclude = o->only = o->volumes = NULL;
 }
 
 int options_check(const struct options *o, const char *command, uint64_t accepts, struct err *e)

@@ -60,6 +60,7 @@ enum option_id {
     OPTION_READ_DATA,
     OPTION_RETAINED,
     OPTION_FOREIGN,
+    OPTION_VOLUME,
     OPTION_COUNT
 };
 
@@ -91,6 +92,8 @@ struct options {
     struct size_or_share min_free; /* 10 % */
     uint64_t stall_timeout_s;      /* 600 */
     const char *mirror, *output, *foreign;
+    const char **volumes; /* of local VMDK chains */
+    size_t volume_count;
     uint32_t read_data_k, read_data_n; /* slice k of n, 1 of 1 without a value */
 
     const char *command;   /* the first operand, or NULL */

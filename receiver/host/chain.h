@@ -1,8 +1,8 @@
 /*
- * What to read of a VM's disks, and whether it may be read: for each disk the link that our
- * snapshot froze, or the disk itself where nothing writes to it.  At present one form is read: one
- * flat base of type vmfs, directly below our snapshot.  Everything else gets an outcome of its own,
- * never a guess.
+ * What to read of a VM's disks, and whether it may be read: for each disk the chain of links from
+ * the one that our snapshot froze, or from the disk itself where nothing writes to it, down to its
+ * flat base.  Links of type vmfs, vmfsSparse and seSparse are read; everything else gets an outcome
+ * of its own, never a guess.
  */
 #ifndef RECEIVER_HOST_CHAIN_H
 #define RECEIVER_HOST_CHAIN_H
@@ -29,11 +29,20 @@ enum chain_way {
  */
 int chain_way_of(const struct vm *vm, enum chain_way *way, char *why, size_t room, struct err *e);
 
+enum { CHAIN_LINKS_MAX = 256 };
+
+/* One link of a chain that is read: a descriptor and the one file beside it with its data. */
+struct chain_link {
+    char *descriptor_path, *data_path; /* absolute */
+    char type[24];                     /* "vmfs", "vmfsSparse", "seSparse", as written */
+    uint32_t cid;
+};
+
 enum chain_outcome {
     CHAIN_READ,        /* frozen below our snapshot (or would be: see chain_plan) */
     CHAIN_READ_DIRECT, /* read as it is; the VM is off or suspended */
     CHAIN_SKIPPED,     /* cannot be read, the rest of the VM can: the outcome is `partial` */
-    CHAIN_REFUSED      /* a form that is not read yet: reason has ERR_UNSUPPORTED */
+    CHAIN_REFUSED      /* a form that is not read: reason has ERR_UNSUPPORTED */
 };
 
 struct chain_disk {
@@ -43,15 +52,12 @@ struct chain_disk {
     uint64_t capacity_bytes; /* of every disk */
     char uuid[64];           /* ddb.uuid as written; the backing's where ddb has none; "" */
     /* CHAIN_READ and CHAIN_READ_DIRECT */
-    char *descriptor_path; /* absolute, of the link that is read */
-    char *flat_path;       /* absolute, of its data */
-    char *descriptor_text;
-    size_t descriptor_bytes;
-    uint32_t cid;
+    struct chain_link *links; /* the tip first, the flat base last */
+    size_t link_count;
     char adapter[24];    /* ddb.adapterType, "lsilogic" where missing */
-    char content_id[40]; /* ddb.longContentID, "" where missing */
-    bool thin;
-    char *leaf_path; /* absolute, of the live link above; NULL when there is none */
+    char content_id[40]; /* ddb.longContentID of the tip, "" where missing */
+    bool thin;           /* the base */
+    char *leaf_path;     /* absolute, of the live link above; NULL when there is none */
 };
 
 struct chain_plan {

@@ -39,10 +39,10 @@ struct dd_source {
     bool running;
     struct remote_process process;
     unsigned long pid; /* on the host */
-    uint64_t start;   /* of its first byte */
-    uint64_t at;      /* of the next byte that it gives */
-    uint64_t end;     /* behind its last byte */
-    uint8_t *scratch; /* STEP_BYTES, for what is dropped */
+    uint64_t start;    /* of its first byte */
+    uint64_t at;       /* of the next byte that it gives */
+    uint64_t end;      /* behind its last byte */
+    uint8_t *scratch;  /* STEP_BYTES, for what is dropped */
 };
 
 static struct dd_source *of(struct source *s)
@@ -58,8 +58,8 @@ static void stop_dd(struct dd_source *d)
 }
 
 /*
- * A dd that hangs in a read does not notice that its channel is closed, and would keep the disk open
- * while our snapshot is removed: that leaves a delta behind.
+ * A dd that hangs in a read does not notice that its channel is closed, and would keep the disk
+ * open while our snapshot is removed: that leaves a delta behind.
  */
 static void kill_dd(struct dd_source *d)
 {
@@ -335,6 +335,11 @@ static void dd_close(struct source *s)
     free(d);
 }
 
+void dd_source_pause(struct source *s)
+{
+    stop_dd(of(s));
+}
+
 static const struct source_ops dd_ops = { .extent_at = extent_at,
                                           .read = dd_read,
                                           .close = dd_close };
@@ -372,15 +377,13 @@ static int copy_map(struct dd_source *d, const struct disk_map *map, struct err 
     return 0;
 }
 
-int dd_source_open(struct source **out, struct host *h, const char *path, uint64_t capacity_bytes,
-                   const struct disk_map *map, uint64_t stall_ms, struct err *e)
+int dd_source_open_sized(struct source **out, struct host *h, const char *path,
+                         uint64_t capacity_bytes, const struct disk_map *map, uint64_t stall_ms,
+                         struct err *e)
 {
-    struct dd_source *d = NULL;
+    struct dd_source *d = calloc(1, sizeof *d);
     int rc = -1;
 
-    if (check_size(h, path, capacity_bytes, e) != 0)
-        goto out;
-    d = calloc(1, sizeof *d);
     if (d == NULL || (d->path = strdup(path)) == NULL ||
         (d->scratch = malloc(STEP_BYTES)) == NULL) {
         err_sys(e, "opening %s", path);
@@ -403,4 +406,12 @@ out:
     if (d != NULL)
         dd_close(&d->base);
     return rc;
+}
+
+int dd_source_open(struct source **out, struct host *h, const char *path, uint64_t capacity_bytes,
+                   const struct disk_map *map, uint64_t stall_ms, struct err *e)
+{
+    return check_size(h, path, capacity_bytes, e) == 0
+               ? dd_source_open_sized(out, h, path, capacity_bytes, map, stall_ms, e)
+               : -1;
 }

@@ -22,4 +22,12 @@ struct source;
 int dd_source_open(struct source **out, struct host *h, const char *path, uint64_t capacity_bytes,
                    const struct disk_map *map, uint64_t stall_ms, struct err *e);
 
+/* The same for a caller who has just asked the host for the size. */
+int dd_source_open_sized(struct source **out, struct host *h, const char *path,
+                         uint64_t capacity_bytes, const struct disk_map *map, uint64_t stall_ms,
+                         struct err *e);
+
+/* End the dd that runs, if one does; the next read starts another.  It gives its channel back. */
+void dd_source_pause(struct source *s);
+
 #endif

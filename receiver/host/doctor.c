@@ -194,7 +194,7 @@ static int read_disk(struct examination *x, const struct vm *vm, const struct ch
     bool busy;
     int rc;
 
-    if (asprintf(&file, "if=%s", d->flat_path) < 0)
+    if (asprintf(&file, "if=%s", d->links[0].data_path) < 0)
         return err_set(e, ERR_SYSTEM, "no memory for a command");
     rc = host_call(x->h, &a, HOST_COMMAND_MS, e, "dd", file, "of=/dev/null", "bs=1048576",
                    "count=1", NULL);

@@ -119,7 +119,7 @@ enum change_source {
     CHANGE_AUDIT
 };
 
-/* The word of cli.md for each; NULL for 0 of the enums with an unknown value. */
+/* The word of the JSON summary for each; NULL for 0 of the enums with an unknown value. */
 const char *vm_outcome_name(enum vm_outcome o);
 const char *consistency_name(enum consistency c);
 const char *data_carrier_name(enum data_carrier c);

@@ -8,11 +8,15 @@
 #include "protocol/base/bytes.h"
 #include "protocol/base/checked.h"
 #include "protocol/base/io.h"
+#include "protocol/block/source.h"
+#include "protocol/vmdk/chain.h"
+#include "protocol/vmdk/files.h"
 #include "protocol/wire/record.h"
 #include "receiver/base/failpoint.h"
 #include "receiver/base/log.h"
 #include "receiver/base/state.h"
 #include "receiver/base/stop.h"
+#include "receiver/host/dd_files.h"
 #include "receiver/host/dd_source.h"
 #include "receiver/host/host.h"
 #include "receiver/host/map.h"
@@ -191,7 +195,7 @@ static void learn_holes(struct vm_read *r, const struct chain_disk *c, struct re
                  r->vm->name, d->slot, state_dir(r->options->state));
         return;
     }
-    if (disk_map_fetch(r->host, c->descriptor_path, c->capacity_bytes, &map, &e) != 0) {
+    if (disk_map_fetch(r->host, c->links[0].descriptor_path, c->capacity_bytes, &map, &e) != 0) {
         log_info("%s: disk %s: no map of its holes: %s", r->vm->name, d->slot, e.text);
         return;
     }
@@ -207,27 +211,75 @@ static void learn_holes(struct vm_read *r, const struct chain_disk *c, struct re
 static void ready_disks(struct vm_read *r)
 {
     for (size_t i = 0; i < r->disk_count; i++) {
+        const struct chain_disk *c = &r->plan.items[i];
         struct read_disk *d = &r->disks[i];
 
         if (!d->readable)
             continue;
-        learn_holes(r, &r->plan.items[i], d);
         d->transfer.name = d->slot;
-        d->transfer.path = r->plan.items[i].flat_path;
+        if (c->link_count == 1) {
+            learn_holes(r, c, d);
+            d->transfer.format = DISK_FLAT;
+            d->transfer.path = c->links[0].data_path;
+        } else {
+            d->transfer.format = DISK_CHAIN;
+            d->transfer.path = c->links[0].descriptor_path;
+        }
         d->transfer.capacity_bytes = d->capacity_bytes;
         d->transfer.holes = &d->holes;
     }
 }
 
-/* For the source end in this process: a disk by the path of its flat file. */
-static int open_by_dd(void *context, const char *path, uint64_t capacity_bytes, struct source **out,
-                      enum hole_knowledge *holes, struct err *e)
+/* For the source end in this process: a disk by its flat file, or by the tip of its chain. */
+static int open_by_dd(void *context, enum disk_format format, const char *path,
+                      uint64_t capacity_bytes, struct source **out, enum hole_knowledge *holes,
+                      struct err *e)
 {
     struct vm_read *r = context;
+    uint64_t stall_ms = r->options->stall_timeout_s * 1000;
+    struct vmdk_config config = { .flags = VMDK_ONLY_ESXI };
 
     *holes = HOLES_NONE; /* the map is told like to an agent */
-    return dd_source_open(out, r->host, path, capacity_bytes, NULL,
-                          r->options->stall_timeout_s * 1000, e);
+    if (format == DISK_FLAT)
+        return dd_source_open(out, r->host, path, capacity_bytes, NULL, stall_ms, e);
+    if (r->dd_files == NULL && dd_files_new(&r->dd_files, r->host, r->stores, stall_ms, e) != 0)
+        return -1;
+    config.files = r->dd_files;
+    if (vmdk_source_open(out, &config, path, e) != 0)
+        return -1;
+    if ((*out)->capacity_bytes == capacity_bytes)
+        return 0;
+    source_close(*out);
+    return err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", path);
+}
+
+/* The folders that chains lie in: an agent opens nothing outside them. */
+static int tell_volumes(struct vm_read *r, struct err *e)
+{
+    for (size_t i = 0; i < r->stores->count; i++) {
+        const struct datastore *s = &r->stores->items[i];
+        char alias[DATASTORE_PATH_MAX];
+        bool used = false;
+
+        for (size_t d = 0; d < r->disk_count && !used; d++)
+            for (size_t l = 0; r->disks[d].transfer.format == DISK_CHAIN &&
+                               l < r->plan.items[d].link_count && !used;
+                 l++)
+                used = datastore_of(r->stores, r->plan.items[d].links[l].descriptor_path) == s;
+        if (!used)
+            continue;
+        snprintf(alias, sizeof alias, "/vmfs/volumes/%s", s->name);
+        if (agent_session_volume(r->session, s->path, alias, e) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void end_session(struct vm_read *r)
+{
+    if (!agent_session_end(r->session))
+        r->orphaned = true;
+    r->session = NULL;
 }
 
 static int start_session(struct vm_read *r, struct err *e)
@@ -269,6 +321,10 @@ static int start_session(struct vm_read *r, struct err *e)
         rc = agent_session_start(&r->session, &config, e);
     } else if (rc != 0 && e->code == ERR_BUSY) {
         e->code = ERR_NETWORK; /* the user forces a data channel that cannot be had */
+    }
+    if (rc == 0 && tell_volumes(r, e) != 0) {
+        end_session(r);
+        rc = -1;
     }
 out:
     bytes_free(&command);
@@ -412,13 +468,6 @@ static bool cut_just_now(const struct vm_read *r, const struct err *e)
     return e->code == ERR_NETWORK && !r->host->transport->ops->alive(r->host->transport, NULL);
 }
 
-static void end_session(struct vm_read *r)
-{
-    if (!agent_session_end(r->session))
-        r->orphaned = true;
-    r->session = NULL;
-}
-
 /* The control connection is dead: connect again if need be, and start another source end. */
 static int renew(void *context, struct agent_session **a, const struct err *why, struct err *e)
 {
@@ -557,6 +606,7 @@ void vm_read_free(struct vm_read *r)
 {
     end_session(r);
     snapshot_free(r->snapshot);
+    vmdk_files_close(r->dd_files);
     placed_free(&r->placed);
     chain_plan_free(&r->plan);
     for (size_t i = 0; i < r->disk_count; i++)

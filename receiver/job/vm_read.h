@@ -32,6 +32,7 @@ struct journal;
 struct sink;
 struct snapshot;
 struct transport;
+struct vmdk_files;
 
 /* One disk of the VM, in the order of the chain plan. */
 struct read_disk {
@@ -71,6 +72,7 @@ struct vm_read {
     int64_t frozen;            /* when the disks were frozen, seconds since 1970 */
     enum consistency consistency;
     struct agent_session *session;
+    struct vmdk_files *dd_files; /* for chains that are read by dd; made with the first */
     uint64_t next_room_ms, next_check_ms;
     bool orphaned; /* an agent was not seen to end: it may still hold the disks open */
     bool lost; /* the connection could not be opened again, with all tries */

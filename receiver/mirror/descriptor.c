@@ -3,9 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "protocol/base/bytes.h"
+#include "protocol/base/checked.h"
+#include "protocol/vmdk/descriptor.h"
 #include "receiver/mirror/store.h"
-
-enum { SECTOR = 512, HEADS = 255, SECTORS_PER_TRACK = 63, SMALL_HEADS = 64, SMALL_SECTORS = 32 };
 
 void descriptor_name(char out[LAYOUT_NAME_ROOM], const char *image)
 {
@@ -16,38 +17,55 @@ void descriptor_name(char out[LAYOUT_NAME_ROOM], const char *image)
     layout_name(out, "%.*s.vmdk", (int)stem, image);
 }
 
+/* The content id changes with the content; ffffffff and fffffffe have meanings of their own. */
+static uint32_t content_id(const struct digest *root)
+{
+    uint32_t cid = (uint32_t)root->b[0] << 24 | (uint32_t)root->b[1] << 16 |
+                   (uint32_t)root->b[2] << 8 | root->b[3];
+
+    return cid >= 0xfffffffe ? 0x7ffffffe : cid;
+}
+
 int descriptor_text(const struct manifest_disk *d, const char *image, char *out, size_t room)
 {
-    uint64_t sectors = d->capacity_bytes / SECTOR;
-    bool small = d->capacity_bytes < (uint64_t)1 << 30;
-    unsigned heads = small ? SMALL_HEADS : HEADS;
-    unsigned track = small ? SMALL_SECTORS : SECTORS_PER_TRACK;
-    uint64_t cylinders = (sectors + heads * track - 1) / (heads * track);
-    /* The content id changes with the content; ffffffff and fffffffe have meanings of their own. */
-    uint32_t cid = (uint32_t)d->root.b[0] << 24 | (uint32_t)d->root.b[1] << 16 |
-                   (uint32_t)d->root.b[2] << 8 | d->root.b[3];
+    /* What we write is checked to be what was written: the geometry is the same for all adapters.
+     */
+    struct descriptor_geometry g = descriptor_geometry_of(d->capacity_bytes, false);
+    char cylinders[16], heads[16], sectors[16];
+    char *adapter = strncmp(d->slot, "ide", 3) == 0 ? "ide" : "lsilogic";
+    struct descriptor_ddb ddb[] = {
+        { "virtualHWVersion", "4" }, { "geometry.cylinders", cylinders },
+        { "geometry.heads", heads }, { "geometry.sectors", sectors },
+        { "adapterType", adapter },
+    };
+    struct descriptor_extent extent = {
+        .access = ACCESS_RW,
+        .sectors = d->capacity_bytes / DESCRIPTOR_SECTOR_BYTES,
+        .type = "FLAT",
+        .name = (char *)image,
+        .has_offset = true,
+    };
+    struct descriptor text = {
+        .version = 1,
+        .encoding = "UTF-8",
+        .cid = content_id(&d->root),
+        .parent_cid = DESCRIPTOR_CID_NONE,
+        .create_type = "monolithicFlat",
+        .extents = &extent,
+        .extent_count = 1,
+        .ddb = ddb,
+        .ddb_count = ARRAY_COUNT(ddb),
+    };
+    struct bytes written = { .ceiling = room };
+    int count = -1;
 
-    if (cid >= 0xfffffffe)
-        cid = 0x7ffffffe;
-    return snprintf(out, room,
-                    "# Disk DescriptorFile\n"
-                    "version=1\n"
-                    "encoding=\"UTF-8\"\n"
-                    "CID=%08" PRIx32 "\n"
-                    "parentCID=ffffffff\n"
-                    "createType=\"monolithicFlat\"\n"
-                    "\n"
-                    "# Extent description\n"
-                    "RW %" PRIu64 " FLAT \"%s\" 0\n"
-                    "\n"
-                    "# The Disk Data Base \n"
-                    "#DDB\n"
-                    "\n"
-                    "ddb.virtualHWVersion = \"4\"\n"
-                    "ddb.geometry.cylinders = \"%" PRIu64 "\"\n"
-                    "ddb.geometry.heads = \"%u\"\n"
-                    "ddb.geometry.sectors = \"%u\"\n"
-                    "ddb.adapterType = \"%s\"\n",
-                    cid, sectors, image, cylinders > 65535 ? 65535 : cylinders, heads, track,
-                    strncmp(d->slot, "ide", 3) == 0 ? "ide" : "lsilogic");
+    snprintf(cylinders, sizeof cylinders, "%" PRIu32, g.cylinders);
+    snprintf(heads, sizeof heads, "%" PRIu32, g.heads);
+    snprintf(sectors, sizeof sectors, "%" PRIu32, g.sectors);
+    if (descriptor_write(&text, &written, NULL) == 0) {
+        memcpy(out, written.data, written.count);
+        count = (int)written.count;
+    }
+    bytes_free(&written);
+    return count;
 }

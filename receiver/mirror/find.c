@@ -1,4 +1,4 @@
-/* The generation that a user means: GEN of cli.md. */
+/* The generation that a user means: GEN of the command line. */
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>

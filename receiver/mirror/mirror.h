@@ -1,7 +1,7 @@
 /*
  * The mirror store: one folder for each VM with plain sparse images, kept up to date by runs.
- * design.md 3 "Mirror" is the idea, FORMAT.md beside this file the normative layout, and
- * mirror_read.h has list, find, check and restore.
+ * FORMAT.md beside this file is the normative layout, and mirror_read.h has list, find, check and
+ * restore.
  *
  * The life of a run, in this order:
  *

@@ -56,7 +56,7 @@ const char *mirror_list_problem(const struct mirror_list *l, size_t index);
 void mirror_list_free(struct mirror_list *l); /* NULL is allowed */
 
 /*
- * The generation that the user means (cli.md, GEN): `VM@N`, `N`, `VM@latest`, `VM@2026-11-20`,
+ * The generation that the user means (GEN of the command line): `VM@N`, `N`, `VM@latest`, `VM@2026-11-20`,
  * `VM@2026-11-20T10:30[:15][Z]`, `HOST/VM@…`, `uuid:…@…`, an id prefix of at least 4 hex digits. VM
  * is the new or an old display name, or the folder's name.  *newer_partial (may be NULL) is the
  * number of a partial generation newer than the one found by `latest` or a date, else 0. 0, or -1:

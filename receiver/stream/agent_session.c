@@ -313,6 +313,9 @@ int agent_session_start(struct agent_session **out, const struct agent_session_c
 
     if (a == NULL)
         return err_sys(e, "getting memory for a session");
+    /* Opening a chain by dd takes long, in the thread that would send signs of life. */
+    if (config->command == NULL)
+        sc.silence_ms = config->stall_ms;
     a->config = *config;
     a->process.fd = -1;
     a->next_request = a->next_stream = 1;
@@ -456,12 +459,41 @@ static struct link *control_of(struct agent_session *a, struct err *e)
     return l;
 }
 
-int agent_session_disk_open(struct agent_session *a, uint32_t disk, const char *path,
-                            uint64_t capacity_bytes, struct msg_disk_opened *opened, struct err *e)
+int agent_session_volume(struct agent_session *a, const char *path, const char *alias,
+                         struct err *e)
+{
+    struct bytes names = { .ceiling = 4096 };
+    struct msg_volume m = { 0 };
+    struct request *r = NULL;
+    struct link *l;
+    int rc = -1;
+
+    if (a->config.command == NULL)
+        return 0;
+    if (bytes_append(&names, path, strlen(path), e) != 0 ||
+        (alias != NULL && (bytes_append(&names, "", 1, e) != 0 ||
+                           bytes_append(&names, alias, strlen(alias), e) != 0)))
+        goto out;
+    l = control_of(a, e);
+    r = l != NULL ? request_begin(a, e) : NULL;
+    if (r == NULL)
+        goto out;
+    m.request = r->number;
+    m.tail = names.data;
+    m.tail_bytes = names.count;
+    rc = request_end(a, r, link_send_volume(l, 0, &m, e), REQUEST_MS, NULL, e);
+out:
+    bytes_free(&names);
+    return rc;
+}
+
+int agent_session_disk_open(struct agent_session *a, uint32_t disk, enum disk_format format,
+                            const char *path, uint64_t capacity_bytes,
+                            struct msg_disk_opened *opened, struct err *e)
 {
     struct msg_disk_open m = {
         .disk = disk,
-        .format = DISK_FLAT,
+        .format = (uint8_t)format,
         .capacity_bytes = capacity_bytes,
         .tail = (const uint8_t *)path,
         .tail_bytes = strlen(path),
@@ -473,7 +505,8 @@ int agent_session_disk_open(struct agent_session *a, uint32_t disk, const char *
         return -1;
     m.request = r->number;
     *opened = (struct msg_disk_opened){ 0 };
-    if (request_end(a, r, link_send_disk_open(l, 0, &m, e), REQUEST_MS, opened, e) != 0)
+    if (request_end(a, r, link_send_disk_open(l, 0, &m, e), REQUEST_MS + a->config.stall_ms, opened,
+                    e) != 0)
         return -1;
     if (opened->capacity_bytes != capacity_bytes || opened->allocated_bytes > capacity_bytes)
         return err_set(e, ERR_PEER, "the agent opened a disk of %" PRIu64 " bytes",

@@ -27,7 +27,8 @@ static int open_disk(void *context, const struct msg_disk_open *m, struct source
 
     memcpy(path, m->tail, m->tail_bytes);
     path[m->tail_bytes] = 0;
-    return l->config->disk_open(l->config->context, path, m->capacity_bytes, out, holes, e);
+    return l->config->disk_open(l->config->context, m->format, path, m->capacity_bytes, out, holes,
+                                e);
 }
 
 /* The handshake as initiator; the other end of the pair answers at once. */
@@ -59,7 +60,10 @@ static void *local_main(void *context)
     struct serve_config serving = { .disk_open = open_disk,
                                     .context = l,
                                     .memory_bytes = l->config->memory_bytes };
-    struct hub_config sc = { .handler = &handler, .workers = 1, .version = VMFERRY_VERSION };
+    struct hub_config sc = { .handler = &handler,
+                             .workers = 1,
+                             .version = VMFERRY_VERSION,
+                             .silence_ms = l->config->stall_ms };
     struct hub *s = NULL;
     struct serve *v = NULL;
     struct err e;

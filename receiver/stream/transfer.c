@@ -59,10 +59,11 @@ static int disk_open(struct lane *l, struct err *e)
 {
     struct transfer_disk *d = l->disk;
     struct msg_disk_opened opened;
+    enum disk_format format = d->format != 0 ? d->format : DISK_FLAT;
 
     if (failpoint("transfer.disk-open", e) != 0 ||
-        agent_session_disk_open(*l->transfer->session, l->number, d->path, d->capacity_bytes,
-                                &opened, e) != 0)
+        agent_session_disk_open(*l->transfer->session, l->number, format, d->path,
+                                d->capacity_bytes, &opened, e) != 0)
         return -1;
     d->allocated_bytes = opened.allocated_bytes;
     if (opened.holes != HOLES_NONE || d->holes == NULL || d->holes->count == 0)

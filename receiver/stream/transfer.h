@@ -25,7 +25,8 @@ enum {
 struct transfer_disk {
     /* given */
     const char *name; /* for messages: scsi0:0 */
-    const char *path; /* for the source end */
+    enum disk_format format; /* 0: DISK_FLAT */
+    const char *path;        /* for the source end */
     uint64_t capacity_bytes;
     const struct hole_map *holes; /* what a map of the host claims; NULL: none.  Borrowed */
     struct sink *sink;            /* borrowed */

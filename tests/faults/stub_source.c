@@ -135,3 +135,14 @@ int file_source_open(struct source **out, const char *path, uint64_t capacity_by
     *out = &st->source;
     return 0;
 }
+
+/* For chains; there are none here. */
+int file_source_take(struct source **out, int *fd, const char *path, uint64_t capacity_bytes,
+                     bool *seeks_holes, struct err *e)
+{
+    (void)out;
+    (void)fd;
+    (void)capacity_bytes;
+    (void)seeks_holes;
+    return err_set(e, ERR_UNSUPPORTED, "%s: no chain here", path);
+}

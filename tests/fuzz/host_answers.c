@@ -226,8 +226,11 @@ static void ask_chain(struct host *h)
 
         if (d->outcome != CHAIN_READ && d->outcome != CHAIN_READ_DIRECT)
             continue;
-        FUZZ_CHECK(strncmp(d->flat_path, "/vmfs/volumes/5e0f-1/", 21) == 0);
-        FUZZ_CHECK(strstr(d->flat_path, "/../") == NULL);
+        FUZZ_CHECK(d->link_count > 0 && d->link_count <= CHAIN_LINKS_MAX);
+        for (size_t l = 0; l < d->link_count; l++) {
+            FUZZ_CHECK(strncmp(d->links[l].data_path, "/vmfs/volumes/5e0f-1/", 21) == 0);
+            FUZZ_CHECK(strstr(d->links[l].data_path, "/../") == NULL);
+        }
     }
     chain_recheck(h, &vm, NULL, &store_list, &plan, &e);
     chain_plan_free(&plan);

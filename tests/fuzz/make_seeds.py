@@ -3,6 +3,7 @@
 are damaged.  Findings in the same folders have other names and are left alone.  Run it in this folder."""
 import os
 import struct
+import zlib
 
 HEX16 = "33" * 16
 SECRET = "0102" * 96
@@ -430,7 +431,146 @@ def others():
         put("message", f"{kind:02x}", struct.pack("<HHI", kind, 0, 1) + bytes(24 if kind != 0x20 else 240))
 
 
+# ---- VMDK files: see vmdk_input.h ----
+
+def vmdk_file(name, size, pieces):
+    out = bytes((len(name),)) + name.encode() + struct.pack("<IH", size, len(pieces))
+    return out + b"".join(struct.pack("<IH", at, len(data)) + data for at, data in pieces)
+
+
+def vmdk_files(*files, flags=0):
+    return bytes((flags, len(files) - 1)) + b"".join(files)
+
+
+def vmdk_link(name, create_type, line, parent=None, cid=1, parent_cid=0):
+    hint = f'parentFileNameHint="{parent}"\n' if parent else ""
+    text = (f"# Disk DescriptorFile\nversion=1\nCID={cid:08x}\nparentCID={parent_cid if parent else 0xFFFFFFFF:08x}\n"
+            f'createType="{create_type}"\n{hint}{line}\n').encode()
+    return vmdk_file(name, len(text), [(0, text)])
+
+
+def cowd(name, sectors, entries, grain=1, size=1 << 17, **fields):
+    """One table at sector 5; entries: its first ones."""
+    header = struct.pack("<4s7I", b"COWD", fields.get("version", 1), fields.get("flags", 3), sectors, grain, 4,
+                         fields.get("count", -(-sectors // (4096 * grain))), 0)
+    return vmdk_file(name, size, [(0, header), (2048, struct.pack("<I", fields.get("table", 5))),
+                                  (5 * 512, struct.pack(f"<{len(entries)}I", *entries)), (40 * 512, b"data" * 300),
+                                  (1648, struct.pack("<I", fields.get("unclean", 0)))])
+
+
+def sesparse(name, sectors, entries, size=8 << 20, **fields):
+    regions = fields.get("regions", (2048, 6144, 2048, 8192, 2048, 10240, 2048, 12288, 1 << 20))
+    header = struct.pack("<26Q", 0xCAFEBABE, fields.get("version", 0x200000001), sectors, 8, 64, 0,
+                         fields.get("reserved", 0x200), 0, 0, 0, 1, 1, 2, 2, 2048, 2048, 4096, *regions)
+    return vmdk_file(name, size, [(0, header), (512, struct.pack("<4Q", 0xCAFECAFE, 1, 7, fields.get("replay", 0))),
+                                  (4096 * 512, struct.pack("<2Q", fields.get("table", 1 << 60), 0)),
+                                  (regions[1] * 512, struct.pack(f"<{len(entries)}Q", *entries)),
+                                  (min(regions[7] * 512 + 4096, 0xFFFFFFFF), b"grain one " * 400)])
+
+
+def kdmv(sectors, flags, gd, over, rgd=0, algorithm=0, version=1, descriptor=0):
+    return struct.pack("<4sIIQQQQIQQQB4sH", b"KDMV", version, flags, sectors, 128, 1 if descriptor else 0, descriptor, 512,
+                       rgd, gd, over, 0, b"\n \r\n", algorithm)
+
+
+def hosted(name, sectors, entries, size=1 << 19, flags=7):
+    tables = b"".join(struct.pack("<I", e) for e in entries)
+    return vmdk_file(name, size, [(0, kdmv(sectors, flags, 6, 128, 1)), (512, struct.pack("<I", 2)), (2 * 512, tables),
+                                  (6 * 512, struct.pack("<I", 7)), (7 * 512, tables), (128 * 512, b"grain" * 999)])
+
+
+def stream(sectors, grains, cut=0, level=1, progress=False, text=None):
+    """A stream as ovftool writes it; grains: (first sector, bytes)."""
+    text = text or (f"# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n"
+                    f'RW {sectors} SPARSE "a.vmdk"\n')
+    out = kdmv(sectors, 0x30001, 2 ** 64 - 1, 8, 0, 1, 3, 4).ljust(512, b"\0") + text.encode()
+    out = out.ljust(8 * 512, b"\0")
+    table = [0] * 512
+
+    def pad(data):
+        return data + b"\0" * (-len(data) % 512)
+
+    def marker(count, kind, rest=b""):
+        return (struct.pack("<QII", count, 0, kind) + rest).ljust(512, b"\0")
+    for sector, data in grains:
+        packed = zlib.compress(data, level)
+        table[sector // 128 % 512] = len(out) // 512
+        out += pad(struct.pack("<QI", sector, len(packed)) + packed)
+        if progress:
+            out += marker(0, 4, struct.pack("<Q", sector))
+    out += marker(4, 1)
+    gt = len(out) // 512
+    out += struct.pack("<512I", *table) + marker(-(-sectors // (65536 * 128)), 2)
+    gd = len(out) // 512
+    out += pad(struct.pack("<I", gt)) + marker(1, 3)
+    out += kdmv(sectors, 0x30001, gd, 8, 0, 1, 3, 4).ljust(512, b"\0") + marker(0, 0)
+    return out[:len(out) - cut]
+
+
+def stream_files(data):
+    return vmdk_files(vmdk_file("a.vmdk", len(data), [(at, data[at:at + 60000]) for at in range(0, len(data), 60000)]))
+
+
+def vmdks():
+    flat = vmdk_file("base-flat.vmdk", 9000 * 512, [(0, b"first"), (8999 * 512, b"last")])
+    base = vmdk_link("base.vmdk", "vmfs", 'RW 9000 VMFS "base-flat.vmdk"', cid=16)
+    delta = vmdk_link("c.vmdk", "vmfsSparse", 'RW 9000 VMFSSPARSE "c-delta.vmdk"', "base.vmdk", 17, 16)
+    upper = vmdk_link("s.vmdk", "seSparse", 'RW 9000 SESPARSE "s-sesparse.vmdk"', "c.vmdk", 18, 17)
+    grains = (0, 1, 40, 41, 45, 44)
+    states = (0, 1 << 60, 2 << 60 | 5, 3 << 60 | 1 << 48, 3 << 60)
+    put("vmdk_chain", "flat", vmdk_files(base, flat, flags=1))
+    put("vmdk_chain", "cowd", vmdk_files(delta, cowd("c-delta.vmdk", 9000, grains), base, flat, flags=1))
+    put("vmdk_chain", "sesparse", vmdk_files(upper, sesparse("s-sesparse.vmdk", 9000, states), delta,
+                                             cowd("c-delta.vmdk", 9000, grains), base, flat, flags=1))
+    for name, fields in (("unclean", {"unclean": 1}), ("flags", {"flags": 1}), ("count", {"count": 1}),
+                         ("table-in-header", {"table": 3}), ("table-past-end", {"table": 250})):
+        put("vmdk_chain", "cowd-" + name, vmdk_files(delta, cowd("c-delta.vmdk", 9000, grains, **fields), base, flat))
+    put("vmdk_chain", "cowd-shared", vmdk_files(delta, cowd("c-delta.vmdk", 9000, (40, 40, 6)), base, flat))
+    put("vmdk_chain", "cowd-large-grain", vmdk_files(delta, cowd("c-delta.vmdk", 9000, (40, 1, 48), 8), base, flat))
+    lone = vmdk_link("s.vmdk", "seSparse", 'RW 9000 SESPARSE "s-sesparse.vmdk"', "base.vmdk", 18, 16)
+    for name, fields in (("replay", {"replay": 1}), ("version", {"version": 0x200000002}), ("reserved", {"reserved": 1}),
+                         ("table", {"table": 1 << 60 | 999}), ("table-form", {"table": 77})):
+        put("vmdk_chain", "sesparse-" + name, vmdk_files(lone, sesparse("s-sesparse.vmdk", 9000, states, **fields), base,
+                                                         flat))
+    put("vmdk_chain", "sesparse-far", vmdk_files(lone, sesparse("s-sesparse.vmdk", 9000, (3 << 60 | 1,)), base, flat))
+    put("vmdk_chain", "loop", vmdk_files(vmdk_link("a", "seSparse", 'RW 9000 SESPARSE "d"', "a", 1, 1),
+                                         sesparse("d", 9000, states)))
+    put("vmdk_chain", "describe", vmdk_files(lone, sesparse("s-sesparse.vmdk", 9000, states), flags=2))
+    split = vmdk_link("k.vmdk", "custom", 'RW 9000 SPARSE "k-s001.vmdk"\nRW 64 ZERO\nRW 100 FLAT "base-flat.vmdk" 8900')
+    put("vmdk_chain", "split", vmdk_files(split, hosted("k-s001.vmdk", 9000, (128, 0, 1, 256)), flat))
+    put("vmdk_chain", "split-shared", vmdk_files(split, hosted("k-s001.vmdk", 9000, (128, 128)), flat))
+    put("vmdk_chain", "split-no-zeros", vmdk_files(split, hosted("k-s001.vmdk", 9000, (128, 1), flags=3), flat))
+    put("vmdk_chain", "split-between", vmdk_files(split, hosted("k-s001.vmdk", 9000, (129,)), flat))
+    wide = vmdk_link("w.vmdk", "seSparse", 'RW 137438953472 SESPARSE "d"', "b", 1, 2)
+    vast = (1 << 16, 4096 + (1 << 16), 1 << 28, 1 << 29, 8, (1 << 29) + 8, 8, 1 << 30, 1 << 37)
+    put("vmdk_chain", "vast", vmdk_files(wide, sesparse("d", 1 << 37, states[:3], 64 << 20, regions=vast),
+                                         vmdk_link("b", "custom", "RW 137438953472 ZERO", cid=2)))
+    short = (0, b"a" * 65536), (128, bytes(range(256)) * 256), (384, b"tail" * 16384)
+    put("vmdk_stream", "plain", stream(500, short))
+    put("vmdk_stream", "progress", stream(500, short, progress=True))
+    put("vmdk_stream", "short-tail", stream(387, short[:2] + ((384, b"t" * 1536),)))
+    put("vmdk_stream", "wrong-tail", stream(387, short[:2] + ((384, b"t" * 1537),)))
+    put("vmdk_stream", "unordered", stream(500, short[::-1]))
+    put("vmdk_stream", "twice", stream(500, short + short[:1]))
+    put("vmdk_stream", "past-end", stream(300, short))
+    put("vmdk_stream", "no-end", stream(500, short, 512))
+    put("vmdk_stream", "cut", stream(500, short, 5000))
+    put("vmdk_stream", "behind-end", stream(500, short) + b"more")
+    put("vmdk_stream", "bomb", stream(1 << 20, [(0, bytes(1 << 22))], level=9))
+    put("vmdk_stream", "delta", stream(500, short, text=DELTA))
+    put("vmdk_stream", "empty", stream(500, ()))
+    put("vmdk_chain", "stream", stream_files(stream(500, short)))
+    put("vmdk_chain", "stream-unordered", stream_files(stream(500, short[::-1], progress=True)))
+    put("vmdk_chain", "stream-cut", stream_files(stream(500, short, 512)))
+    for n, (how, name) in enumerate(((0, "/vmfs/volumes/ds/vm/a.vmdk"), (1, "a.vmdk"), (1, "../b.vmdk"), (2, "a.vmdk"),
+                                     (5, "../vm/a.vmdk"), (4, "/vmfs/volumes/ds/b.vmdk"), (1, "../../outside"),
+                                     (1, "../l"), (5, "../u/outside"), (5, "../f"), (1, "l"), (2, "../b.vmdk"),
+                                     (6, "a.vmdk"), (1, "../vm/./..//b.vmdk"), (1, "vsan://1"), (1, "a\\b"))):
+        put("vmdk_names", f"{n}", bytes((how,)) + name.encode())
+
+
 if __name__ == "__main__":
+    vmdks()
     hosts()
     mirrors()
     others()

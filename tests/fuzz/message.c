@@ -30,10 +30,6 @@ static void check(const struct message_header *h, const uint8_t *payload, size_t
 #define ARRAY(name, count)
 #define END(name)
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
     default:
         FUZZ_CHECK(0);
     }

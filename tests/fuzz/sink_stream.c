@@ -163,10 +163,6 @@ static void say_raw(struct source_end *s, struct pull *p)
 #define ARRAY(name, count)
 #define END(name)
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
         0x7fff,
     };
     uint8_t payload[MESSAGE_HEADER_BYTES + 512];

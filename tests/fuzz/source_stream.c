@@ -268,10 +268,6 @@ static void say_raw(struct sink_end *s, struct pull *p)
 #define ARRAY(name, count)
 #define END(name)
 #include "protocol/wire/messages.def"
-#undef MESSAGE
-#undef FIELD
-#undef ARRAY
-#undef END
     };
     uint8_t payload[MESSAGE_HEADER_BYTES + 512];
     struct push out = { .at = payload, .left = sizeof payload };

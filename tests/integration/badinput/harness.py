@@ -27,7 +27,7 @@ MB = 1 << 20
 RUN_LIMIT_S = 120       # no run here may take as long
 JOBS = int(os.environ.get("BADINPUT_JOBS", "3"))
 
-# cli.md
+# The exit codes of the manual.
 OK, OTHER, USAGE, PARTIAL, SOURCE, INTEGRITY, BUSY, AUTH, SPACE, CLEANUP, UNSUPPORTED, REFUSED, \
     NETWORK = range(13)
 

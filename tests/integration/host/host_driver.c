@@ -124,7 +124,7 @@ static void print_plan(const struct chain_plan *p)
     for (size_t i = 0; i < p->count; i++)
         printf("plan %s|%s|%" PRIu64 "|%s|%s\n", p->items[i].slot, names[p->items[i].outcome],
                p->items[i].capacity_bytes,
-               p->items[i].flat_path == NULL ? "" : p->items[i].flat_path,
+               p->items[i].link_count == 0 ? "" : p->items[i].links[0].data_path,
                p->items[i].outcome == CHAIN_READ ? "" : p->items[i].reason.text);
 }
 
@@ -143,11 +143,11 @@ static int copy_disk(struct driver *d, const struct chain_disk *disk, const char
         err_sys(e, "%s", path);
         goto out;
     }
-    if (disk_map_fetch(&d->host, disk->descriptor_path, disk->capacity_bytes, &map, e) != 0)
+    if (disk_map_fetch(&d->host, disk->links[0].descriptor_path, disk->capacity_bytes, &map, e) != 0)
         printf("map none|%s\n", e->text);
     else
         printf("map %zu|%" PRIu64 "\n", map.count, map.data_bytes);
-    if (dd_source_open(&s, &d->host, disk->flat_path, disk->capacity_bytes, &map, 0, e) != 0)
+    if (dd_source_open(&s, &d->host, disk->links[0].data_path, disk->capacity_bytes, &map, 0, e) != 0)
         goto out;
     while (at < disk->capacity_bytes) {
         struct extent x;
@@ -209,7 +209,7 @@ static int run_mirror(struct driver *d, struct err *e)
     if (s != NULL && (snapshot_reading(&d->host, s, e) != 0 || room_poll(&d->host, &guard, e) != 0))
         goto out;
     for (size_t i = 0; i < plan.count; i++)
-        if (strcmp(plan.items[i].slot, d->arguments[1]) == 0 && plan.items[i].flat_path != NULL &&
+        if (strcmp(plan.items[i].slot, d->arguments[1]) == 0 && plan.items[i].link_count == 1 &&
             copy_disk(d, &plan.items[i], d->arguments[2], e) != 0)
             goto out;
     rc = chain_recheck(&d->host, &vm, s, &stores, &plan, e);

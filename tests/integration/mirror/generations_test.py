@@ -215,9 +215,10 @@ class Names(harness.MirrorTest):
 
     def test_pattern_and_failure(self):
         """Several in one run: one fails, the others are done; exit 3."""
-        for n, name in enumerate(("web 01", "web 02", "web 03", "db")):
-            self.small(name, seed=n)
-        self.host.ask("snapshot-create", vm="web 02", name="mine")      # a chain not read yet
+        self.small("web 01", seed=1)
+        self.add_vm("web 02", [{"size": 4 * MB, "rdm": "physical"}])    # forbids snapshots
+        self.small("web 03", seed=3)
+        self.small("db", seed=4)
         r = self.run_mirror("web*", "nobody", code=3)
         outcome = {v["vm"]: (v["outcome"], v["exit_code"]) for v in r.summary["vms"]}
         self.assertEqual(outcome, {"web 01": ("ok", 0), "web 02": ("failed", 10),
@@ -225,7 +226,6 @@ class Names(harness.MirrorTest):
         self.assertEqual(self.folders(), ["web 01", "web 03"])
         for name in self.folders():
             self.assert_image(name)
-        self.assertEqual(len(self.host.snapshots("web 02")), 1)
         r = self.run_mirror("web 01", "web 0?", "db", "web 01", code=3)    # each once
         self.assertEqual([v["vm"] for v in r.summary["vms"]], ["web 01", "web 02", "web 03", "db"])
         r = self.run_mirror("db", "web 0[13]", code=3)

@@ -52,8 +52,13 @@ class Control:
     def do_knobs(self):
         return dict(self.host.knobs.values)
 
-    def do_datastore_add(self, name, kind="VMFS-6", size=1 << 40, tmpfs=False, uuid=None):
+    def do_datastore_add(self, name, kind="VMFS-6", size=1 << 40, tmpfs=False, uuid=None,
+                         deltas=None):
+        """deltas: the form of all deltas there (vmfsSparse, seSparse), whatever kind says."""
         d = self.host.add_datastore(name, kind, vmfiles.parse_size(size), uuid)
+        if deltas:
+            d.record["deltas"] = deltas
+            self.host.save()
         if tmpfs:
             d.record["tmpfs"] = True
             self.server.mount_datastore(d)
@@ -105,7 +110,9 @@ class Control:
             m.record["vmid"] = self.host.next_vmid
             self.host.machines[self.host.next_vmid] = m
             self.host.next_vmid += 1
-            m.histories.clear()
+            for truth in m.truths.values():
+                truth.close()
+            m.truths.clear()
             folder = os.path.join(self.host.folder, "truth")
             for name in os.listdir(folder) if os.path.isdir(folder) else ():
                 if name.startswith("%d-" % old):
@@ -209,7 +216,7 @@ class Control:
             vmx.save(m.vmx_path)
             m.close_chains()
             m.delete_link(d.path)
-            m.forget_history(slot)      # another disk may take the slot
+            m.forget_truth(slot)      # another disk may take the slot
             self.host.changed()
 
     def do_disk_grow(self, vm, slot, size):
@@ -223,18 +230,20 @@ class Control:
             os.truncate(d.extent_path, d.capacity)
             d.save()
             m.close_chains()
+            m.truth(slot).renew(d.capacity)
 
-    def do_guest_write(self, vm, slot, offset, data=None, seed=None, length=0, zero=False):
-        """data: hex; or `length` bytes from a seed, or zeros."""
+    def do_guest_write(self, vm, slot, offset, data=None, seed=None, length=0, zero=False,
+                       unmap=False):
+        """data: hex; or `length` bytes from a seed, or zeros; or `length` bytes trimmed."""
         import random
         m = self.host.machine(vm)
         if data is not None:
             content = bytes.fromhex(data)
-        elif zero:
+        elif zero or unmap:
             content = bytes(length)
         else:
             content = random.Random(seed).randbytes(length)
-        m.write(slot, offset, content)
+        m.write(slot, offset, content, unmap)
 
     def do_guest_write_file(self, vm, slot, offset, path):
         m = self.host.machine(vm)
@@ -291,21 +300,22 @@ class Control:
         m = self.host.machine(vm)
         with m.lock:
             chain = m.chain(m.disk(slot))
+            truth = m.truth(slot)
             if snapshot is None:
-                chain.copy_to(out)
+                truth.begin(chain) if len(chain.links) > 1 else None
+                truth.copy_to(chain.base, chain.capacity, out)
                 return
-            history = m.history(slot)
             label = str(snapshot)
             if label == "last":
-                if not history.marks:
+                if not truth.marks:
                     raise ValueError("disk %s was never in a snapshot" % slot)
-                label = history.marks[-1]["label"]
+                label = truth.marks[-1]["label"]
             else:
                 for s in m.record["snapshots"]:
                     if s["name"] == label:
                         label = str(s["id"])
             try:
-                history.copy_to(label, chain, out)
+                truth.copy_to(chain.base, chain.capacity, out, label)
             except KeyError:
                 raise ValueError("disk %s has no truth of snapshot %s" % (slot, snapshot)) from None
 

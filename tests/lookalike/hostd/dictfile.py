@@ -14,6 +14,11 @@ def resolve(folder, name):
     return os.path.normpath(path)
 
 
+def name_from(folder, path):
+    """How a file of `folder` names a file: bare beside it, else by its path on the host."""
+    return os.path.basename(path) if os.path.dirname(path) == folder else path[len(ROOT):]
+
+
 def escape(value):
     """A value as VMware writes it between quotes: control bytes, `"` and `|` become |HH."""
     out = []
@@ -94,6 +99,7 @@ class Descriptor:
         self.sectors = 0
         self.extent_type = "VMFS"
         self.extent = ""
+        self.change_track = None
         self.ddb = {}
 
     @classmethod
@@ -128,6 +134,8 @@ class Descriptor:
             self.create_type = value
         elif name == "parentFileNameHint":
             self.parent_hint = value
+        elif name == "changeTrackPath":
+            self.change_track = value
 
     @property
     def capacity(self):
@@ -136,6 +144,15 @@ class Descriptor:
     @property
     def extent_path(self):
         return resolve(os.path.dirname(self.path), self.extent)
+
+    @property
+    def change_track_path(self):
+        return resolve(os.path.dirname(self.path), self.change_track)
+
+    def add_change_track(self, host):
+        """Change tracking: a file of a layout that nobody knows, so of random bytes here."""
+        self.change_track = re.sub(r"\.vmdk$", "-ctk.vmdk", os.path.basename(self.path))
+        host.write_own(self.change_track_path, os.urandom(4096))
 
     @property
     def parent_path(self):
@@ -152,15 +169,18 @@ class Descriptor:
         return self.extent_type == "VMFSRDM"
 
     def text(self):
-        rows = ["# Disk DescriptorFile", "version=1", 'encoding="UTF-8"', "CID=" + self.cid,
-                "parentCID=" + self.parent_cid, 'createType="%s"' % self.create_type]
+        rows = ["# Disk DescriptorFile", "version=%d" % (3 if self.change_track else 1),
+                'encoding="UTF-8"', "CID=" + self.cid, "parentCID=" + self.parent_cid,
+                'createType="%s"' % self.create_type]
         if self.parent_hint is not None:
             rows.append('parentFileNameHint="%s"' % self.parent_hint)
         else:
             rows.append("")
         rows += ["# Extent description",
-                 'RW %d %s "%s"' % (self.sectors, self.extent_type, self.extent), "",
-                 "# The Disk Data Base ", "#DDB", ""]
+                 'RW %d %s "%s"' % (self.sectors, self.extent_type, self.extent), ""]
+        if self.change_track:
+            rows += ["# Change Tracking File", 'changeTrackPath="%s"' % self.change_track, ""]
+        rows += ["# The Disk Data Base ", "#DDB", ""]
         rows += ['ddb.%s = "%s"' % (k, self.ddb[k]) for k in sorted(self.ddb)]
         return "\n".join(rows) + "\n"
 

@@ -1,16 +1,16 @@
 """A VM's disk as its guest sees it: a chain of links, from the leaf down to the base.
 
-Reading walks the chain, writing goes to the leaf.  History keeps, beside the disk, what it held
-at earlier moments (when a snapshot was taken), by saving what each later write replaces: so a
-test can ask for the exact bytes of a snapshot that is long gone.  Callers hold the VM's lock.
+Reading walks the chain, writing goes to the leaf.  Callers hold the VM's lock.
 """
 
-import json
 import os
 
 from . import dictfile
-from .delta import Delta
+from .cowd import Cowd
+from .delta import UNMAPPED, ZERO
 from .dictfile import Descriptor
+from .record import write_all
+from .sesparse import SeSparse
 
 PIECE = 1 << 20
 
@@ -40,9 +40,18 @@ class Flat:
         return os.pread(self.fd, length, offset).ljust(length, b"\0")
 
     def write(self, offset, data):
+        write_all(self.fd, data, offset)
+
+    def copy_to(self, fd, capacity):
+        """Into a file of zeros, what is stored and not zero."""
         at = 0
-        while at < len(data):
-            at += os.pwrite(self.fd, data[at:], offset + at)
+        while at < capacity:
+            start, stop = self.next_data(at, capacity)
+            for piece in range(start, stop, PIECE):
+                data = self.read(piece, min(PIECE, stop - piece))
+                if data.count(0) != len(data):
+                    os.pwrite(fd, data, piece)
+            at = stop
 
     def next_data(self, offset, end):
         """(start, stop) of the next stored range at or after offset; (end, end) for none."""
@@ -55,9 +64,12 @@ class Flat:
         return start, min(os.lseek(self.fd, start, os.SEEK_HOLE), end)
 
 
+FORMS = {form.extent_type: form for form in (Cowd, SeSparse)}
+
+
 def open_link(descriptor):
     if descriptor.is_delta:
-        return Delta.open(descriptor.extent_path)
+        return FORMS[descriptor.extent_type].open(descriptor.extent_path)
     return Flat(data_path(descriptor))
 
 
@@ -137,6 +149,29 @@ class Chain:
         tail = self.read(end, stop - end) if end < stop else b""
         leaf.write(start, head + data + tail)
 
+    def zero(self, offset, length, unmap=False):
+        """The guest writes zeros as one command, or trims: whole grains are marked, not stored."""
+        end = offset + length
+        if len(self.links) > 1:
+            leaf = self.links[0]
+            start = -(-offset // leaf.grain) * leaf.grain
+            stop = end if end == self.capacity else end // leaf.grain * leaf.grain
+            if start < stop:
+                leaf.zero(start, stop - start, UNMAPPED if unmap else ZERO)
+                self.write_zeros(offset, start)
+                self.write_zeros(stop, end)
+                return
+        self.write_zeros(offset, end)
+
+    def write_zeros(self, offset, end):
+        for at in range(offset, end, PIECE):
+            self.write(at, bytes(min(PIECE, end - at)))
+
+    def delta_ranges(self):
+        """Ranges (start, stop) that some delta holds, in order."""
+        return merge_ranges([(start, start + count) for link in self.links[:-1]
+                             for start, count in link.known_runs()])
+
     def ranges(self, offset=0, end=None):
         """Ranges (start, stop) that may hold data, in order; all else reads as zeros."""
         end = self.capacity if end is None else end
@@ -147,9 +182,7 @@ class Chain:
                 break
             wanted.append((start, stop))
             offset = stop
-        for link in self.links[:-1]:
-            wanted += [(s, s + n) for s, n, known in link.runs(0, end) if known]
-        return merge_ranges(wanted)
+        return merge_ranges(wanted + [(s, min(e, end)) for s, e in self.delta_ranges() if s < end])
 
     def copy_to(self, path):
         """The disk as a sparse raw file."""
@@ -170,60 +203,3 @@ def merge_ranges(ranges):
         else:
             out.append([start, stop])
     return [(a, b) for a, b in out]
-
-
-class History:
-    """What one disk held at earlier moments: reverse deltas in a folder, newest last."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.index_path = os.path.join(folder, "index.json")
-        self.marks = []
-        self.newest = None
-        if os.path.exists(self.index_path):
-            with open(self.index_path) as f:
-                self.marks = json.load(f)
-
-    def mark(self, label, capacity):
-        """From here on remember what the disk holds now, under label."""
-        os.makedirs(self.folder, exist_ok=True)
-        name = "%06d" % len(self.marks)
-        self.close()
-        self.newest = Delta.create(os.path.join(self.folder, name), capacity, "SESPARSE")
-        self.marks.append({"label": label, "file": name})
-        dictfile.write_file(self.index_path, json.dumps(self.marks))
-
-    def close(self):
-        if self.newest is not None:
-            self.newest.close()
-            self.newest = None
-
-    def save(self, chain, offset, length):
-        """Before bytes of the disk change: keep the old ones, once."""
-        if not self.marks or length == 0:
-            return
-        if self.newest is None:
-            self.newest = Delta.open(os.path.join(self.folder, self.marks[-1]["file"]))
-        store = self.newest
-        start = offset // store.grain * store.grain
-        stop = min((offset + length + store.grain - 1) // store.grain * store.grain,
-                   min(store.capacity, chain.capacity))
-        for at, count, known in list(store.runs(start, max(0, stop - start))):
-            for piece in range(at, at + count, PIECE):
-                if not known:
-                    store.write(piece, chain.read(piece, min(PIECE, at + count - piece)))
-
-    def copy_to(self, label, chain, path):
-        """The disk as it was when marked with label.  KeyError when there was none."""
-        found = [i for i, m in enumerate(self.marks) if m["label"] == label]
-        if not found:
-            raise KeyError(label)
-        chain.copy_to(path)
-        with open(path, "r+b") as out:
-            for mark in reversed(self.marks[found[-1]:]):
-                store = Delta.open(os.path.join(self.folder, mark["file"]))
-                out.truncate(store.capacity)
-                for start, count, known in store.runs(0, store.capacity):
-                    for at in range(start, start + count if known else start, PIECE):
-                        os.pwrite(out.fileno(), store.read(at, min(PIECE, start + count - at)), at)
-                store.close()

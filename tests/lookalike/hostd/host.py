@@ -10,9 +10,10 @@ import time
 import uuid
 
 from . import dictfile, knobs as knob_module, root as root_module
+from .cowd import largest_file
 from .knobs import OPEN_PORTS, Knobs, parse_ports
 from .machine import Fault, Machine
-from .vmfiles import create_vm
+from .vmfiles import clone_source, create_vm
 
 
 class Task:
@@ -166,9 +167,15 @@ class Host:
                     pass
         return total
 
-    def snapshot_kind(self, folder, capacity):
+    def snapshot_kind(self, folder, capacity, wanted=None):
+        """The extent type of a new delta in a folder: what the VM, its datastore or the knob wants,
+        else what such a datastore has."""
         d = self.datastore_of(folder)
-        if (d is not None and d.kind == "VMFS-6") or capacity > 2 << 40:
+        wanted = wanted or (d is not None and d.record.get("deltas")) or self.knobs["deltas"]
+        if wanted in ("vmfsSparse", "seSparse"):
+            return {"vmfsSparse": "VMFSSPARSE", "seSparse": "SESPARSE"}[wanted]
+        # A COWD file counts its sectors in 32 bits, and must stay below 2 TiB when full.
+        if (d is not None and d.kind == "VMFS-6") or largest_file(capacity) >= 2 << 40:
             return "SESPARSE"
         return "VMFSSPARSE"
 
@@ -198,7 +205,10 @@ class Host:
                 raise ValueError("vmid %d is taken" % vmid)
             vmx = create_vm(self, spec)
             m = Machine(self, Machine.new_record(vmid, vmx))
+            if spec.get("deltas"):
+                m.record["deltas"] = spec["deltas"]
             self.machines[vmid] = m
+            self.inherit_truth(m, spec)
             self.next_vmid = max(self.next_vmid, vmid + 1)
             m.write_vmsd()
             self.changed()
@@ -208,6 +218,15 @@ class Host:
             m.power_on()
             m.power_off(suspend=True)
         return m
+
+    def inherit_truth(self, m, spec):
+        """What the disks of a new linked clone hold is known from the VM it was made of."""
+        for n, disk in enumerate(spec.get("disks", ())):
+            if disk.get("clone_of"):
+                truth, _, label = clone_source(self, disk["clone_of"])
+                slot = disk.get("slot") or "scsi0:%d" % n
+                if not m.truth(slot).inherit(truth, label, m.capacity(slot)):
+                    m.truth(slot).begin(m.chain(m.disk(slot)))
 
     def register(self, vmx):
         """solo/registervm; the new vmid."""
@@ -242,7 +261,10 @@ class Host:
             self.own(dictfile.resolve(m.folder, nvram))
         for path in m.links():
             self.own(path)
-            self.own(dictfile.Descriptor.load(path).extent_path)
+            d = dictfile.Descriptor.load(path)
+            self.own(d.extent_path)
+            if d.change_track and os.path.exists(d.change_track_path):
+                self.own(d.change_track_path)
 
     def unregister(self, m):
         if m.power == "on":
@@ -253,17 +275,24 @@ class Host:
             del self.machines[m.vmid]
             self.changed()
 
+    def links_of_others(self, machine):
+        """Links on which the disks of other VMs stand."""
+        return {p for m in list(self.machines.values()) if m is not machine and m.valid()
+                for p in m.links()}
+
     def destroy(self, m):
         if m.power == "on":
             raise Fault("vim.fault.InvalidPowerState", "The attempted operation cannot be "
                         "performed in the current state (Powered On).")
         folder = m.folder
-        shared = {p for other in self.machines.values() if other is not m and other.valid()
-                  for p in other.links()}
+        shared = self.links_of_others(m)
         for path in set(m.links()) - shared:
             d = dictfile.Descriptor.load(path)
             self.delete_own(d.extent_path)
             self.delete_own(path)
+        if os.path.isdir(os.path.join(self.folder, "truth")):
+            for slot in [d.slot for d in m.disks()]:
+                m.forget_truth(slot)
         self.unregister(m)
         keep = shared | {dictfile.Descriptor.load(p).extent_path for p in shared}
         for name in os.listdir(folder):
@@ -486,7 +515,8 @@ class Host:
 
     def own_unsaved(self, m):
         """Files that a killed daemon had made for a VM, but not yet noted."""
-        made = re.compile(r"(-\d{6}(-delta|-sesparse)?\.vmdk|-Snapshot\d+\.vmsn|\.vswp|\.vmss|~)$")
+        made = re.compile(r"(-\d{6}(-delta|-sesparse|-ctk)?\.vmdk|-Snapshot\d+\.vmsn|\.vswp"
+                          r"|\.vmss|~)$")
         for name in os.listdir(m.folder) if os.path.isdir(m.folder) else ():
             if made.search(name):
                 self.own(os.path.join(m.folder, name))

@@ -21,6 +21,13 @@ KNOBS = {
                             "tree, deltas stay) | fault (text, rc 1, nothing done) | fault0"),
     "remove-while-read": ("consolidation-needed", "consolidation-needed | refuse | allow: what a "
                           "removal does while somebody has the base open"),
+    "deltas": ("auto", "auto (by datastore and size, as on ESXi) | vmfsSparse | seSparse: the form "
+                       "of new deltas where neither VM nor datastore says"),
+    "journal": ("clean", "clean | leaf | SECONDS | stuck: the replay mark of a running VM's "
+                         "seSparse leaf: never set, or set until it is frozen, so long after "
+                         "that, for ever"),
+    "zero-writes": ("mark", "mark | store: a guest's write of zeros alone becomes a zero entry of "
+                            "the delta, or stored zeros"),
     # vim-cmd
     "vim-cmd": ("ok", "ok | bad-alloc | login-failure | hang, for every call"),
     "vim-cmd-fail-times": ("0", "the failure of vim-cmd holds for so many calls; 0: for all"),
@@ -74,12 +81,13 @@ KNOBS = {
 PROFILES = {
     "6.7": {
         "version": "6.7.0", "build": "8169922", "level": "GA", "update": "0", "patch": "0",
-        "built": "Apr  3 2018 14:48:22", "api": "6.7", "hw": "vmx-14",
+        "built": "Apr  3 2018 14:48:22", "api": "6.7", "hw": "vmx-14", "sesparse_reserved": 0,
         "url": "/vmfs/volumes/%s",
     },
     "8.0": {
         "version": "8.0.2", "build": "22380479", "level": "Update 2", "update": "2", "patch": "0",
         "built": "Sep  4 2023 15:00:49", "api": "8.0.2.0", "hw": "vmx-21",
+        "sesparse_reserved": 0x200,
         "url": "ds:///vmfs/volumes/%s/",
     },
 }

@@ -13,8 +13,9 @@ import time
 
 from . import dictfile
 from .dictfile import Descriptor, Dictionary
-from .disk import PIECE, Chain, History, data_path, merge_ranges
+from .disk import PIECE, Chain, data_path, merge_ranges
 from .snapshots import Fault, Snapshots
+from .truth import Truth
 
 SLOT = re.compile(r"^(scsi|sata|nvme|ide)(\d+):(\d+)\.filename$")
 KEY_BASES = {"scsi": 2000, "ide": 3000, "sata": 16000, "nvme": 31000}
@@ -48,7 +49,7 @@ class Machine(Snapshots):
         self.busy = None                # name of the snapshot operation that runs
         self.written = set()            # leaves whose CID has changed since they were opened
         self.chains = {}
-        self.histories = {}
+        self.truths = {}
         self.question = None
         self.merging = set()            # descriptors into which a consolidation writes now
         self.guest = None
@@ -128,20 +129,22 @@ class Machine(Snapshots):
             chain.close()
         self.chains.clear()
 
-    def history(self, slot):
-        if slot not in self.histories:
-            self.histories[slot] = History(os.path.join(
+    def truth(self, slot):
+        if slot in self.truths and self.truths[slot].is_lost():
+            self.truths.pop(slot).close()
+        if slot not in self.truths:
+            self.truths[slot] = Truth(os.path.join(
                 self.host.folder, "truth", "%d-%s" % (self.vmid, slot.replace(":", "-"))))
-        return self.histories[slot]
+        return self.truths[slot]
 
-    def forget_history(self, slot):
-        history = self.history(slot)
-        history.close()
-        shutil.rmtree(history.folder, ignore_errors=True)
-        del self.histories[slot]
+    def forget_truth(self, slot):
+        truth = self.truth(slot)
+        truth.close()
+        shutil.rmtree(truth.folder, ignore_errors=True)
+        del self.truths[slot]
 
-    def write(self, slot, offset, data):
-        """The guest writes."""
+    def write(self, slot, offset, data, unmap=False):
+        """The guest writes; a write of zeros alone is marked or stored as the knob says."""
         with self.lock:
             disk = self.disk(slot)
             chain = self.chain(disk)
@@ -150,8 +153,11 @@ class Machine(Snapshots):
             if disk.path not in self.written:
                 self.written.add(disk.path)
                 self.change_cid(chain)
-            self.history(slot).save(chain, offset, len(data))
-            chain.write(offset, data)
+            self.truth(slot).write(chain.base, offset, data)
+            if unmap or (self.host.knobs["zero-writes"] == "mark" and data.count(0) == len(data)):
+                chain.zero(offset, len(data), unmap)
+            else:
+                chain.write(offset, data)
 
     @staticmethod
     def change_cid(chain):
@@ -339,6 +345,8 @@ class Machine(Snapshots):
             self.record["boot_time"] = time.time()
             self.record["started"] += 1
             self.written.clear()
+            for d in self.disks():
+                self.open_journal(d.path)
             self.log("PowerOn")
             self.host.changed()
 
@@ -350,6 +358,8 @@ class Machine(Snapshots):
             if self.guest is not None:
                 self.guest.stop()
             self.record["power"] = "suspended" if suspend else "off"
+            for d in self.disks():
+                self.settle_journal(d.path)
             self.host.delete_own(self.swap_file())
             if suspend:
                 self.host.write_own(self.suspend_file(), secrets.token_bytes(65536))

@@ -8,11 +8,13 @@ consolidation is needed.
 import os
 import re
 import secrets
+import threading
 import time
 
-from .delta import GRAIN_BYTES, Delta
-from .dictfile import Descriptor
-from .disk import PIECE, Chain, data_path, merge_ranges, open_link
+from .delta import ABSENT, DATA, UNMAPPED
+from .dictfile import Descriptor, name_from
+from .disk import FORMS, PIECE, Chain, data_path, open_link
+from .sesparse import mark_replay
 
 
 class Fault(Exception):
@@ -52,12 +54,20 @@ class Snapshots:
     def frozen(self):
         return {p for s in self.record["snapshots"] for p in s["disks"].values()}
 
+    def superfluous(self):
+        """Links that are no leaf, not frozen, and on which no other VM stands."""
+        keep = self.frozen() | {d.path for d in self.disks()}
+        found = [p for p in self.links() if p not in keep]
+        if found:
+            others = self.host.links_of_others(self)
+            found = [p for p in found if p not in others]
+        return found
+
     def needs_consolidation(self):
         """Some link is neither a leaf nor frozen by a snapshot of the tree."""
         if not self.valid():
             return False
-        keep = self.frozen() | {d.path for d in self.disks()}
-        return any(p not in keep for p in self.links())
+        return bool(self.superfluous())
 
     def check_snapshot(self, memory, quiesce):
         """Raise what forbids a snapshot now."""
@@ -111,11 +121,13 @@ class Snapshots:
             frozen = {}
             for d in self.disks(vmx):
                 if not self.host.knobs["keep-truth"] == "off":
-                    self.history(d.slot).mark("%d" % uid, self.capacity(d.slot))
+                    self.truth(d.slot).mark("%d" % uid, self.chain(d))
                 if d.independent:
                     continue
+                self.settle_journal(d.path)
                 child = self.add_child(d.path)
                 frozen[d.slot] = d.path
+                self.open_journal(child)
                 vmx.set(d.slot + ".fileName", self.name_for_vmx(child))
             self.close_chains()
             self.record["last_uid"] = uid
@@ -133,6 +145,25 @@ class Snapshots:
             self.host.changed()
             return made
 
+    def settle_journal(self, path):
+        """A leaf is frozen, or its VM is off: its journal is replayed, as the knob says."""
+        how = self.host.knobs["journal"]
+        leaf = sesparse_at(path)
+        if leaf is None or (how == "stuck" and self.power == "on"):
+            return
+        if re.match(r"^[0-9.]+$", how):
+            timer = threading.Timer(float(how), mark_replay, (leaf.extent_path, False))
+            timer.daemon = True
+            timer.start()
+            return
+        mark_replay(leaf.extent_path, False)
+
+    def open_journal(self, path):
+        """A leaf of a running VM is in use."""
+        leaf = sesparse_at(path)
+        if leaf is not None and self.power == "on" and self.host.knobs["journal"] != "clean":
+            mark_replay(leaf.extent_path, True)
+
     def file_stem(self):
         return os.path.splitext(os.path.basename(self.record["vmx"]))[0]
 
@@ -149,22 +180,8 @@ class Snapshots:
         number = 1
         while os.path.exists(os.path.join(folder, "%s-%06d.vmdk" % (stem, number))):
             number += 1
-        child = Descriptor(os.path.join(folder, "%s-%06d.vmdk" % (stem, number)))
-        se_sparse = self.host.snapshot_kind(folder, parent.capacity) == "SESPARSE"
-        child.extent_type = "SESPARSE" if se_sparse else "VMFSSPARSE"
-        child.create_type = "seSparse" if se_sparse else "vmfsSparse"
-        child.extent = "%s-%06d-%s.vmdk" % (stem, number, "sesparse" if se_sparse else "delta")
-        child.cid = child.parent_cid = parent.cid
-        child.parent_hint = os.path.basename(parent_path)
-        child.sectors = parent.sectors
-        child.ddb = {"longContentID": secrets.token_hex(12) + child.cid}
-        if se_sparse:
-            child.ddb["grain"] = "8"
-        Delta.create(child.extent_path, parent.capacity, child.extent_type).close()
-        self.host.own(child.extent_path)
-        child.save()
-        self.host.own(child.path)
-        return child.path
+        return new_child(self.host, parent, os.path.join(folder, "%s-%06d" % (stem, number)),
+                         self.record.get("deltas"))
 
     def remove_snapshot(self, uid, children):
         """Take a snapshot (or its whole subtree) out of the tree and consolidate.
@@ -207,7 +224,8 @@ class Snapshots:
     def readers_in_the_way(self, doomed):
         """Does anybody have a link open that the removal of these snapshots would write?"""
         keep = {p for s in self.record["snapshots"] if s["id"] not in doomed
-                for p in s["disks"].values()} | {d.path for d in self.disks()}
+                for p in s["disks"].values()} | {d.path for d in self.disks()} | \
+            self.host.links_of_others(self)
         return any(self.host.is_open(data_path(Descriptor.load(p)))
                    for p in self.links() if p not in keep)
 
@@ -227,7 +245,7 @@ class Snapshots:
                     break
                 self.merge(parent, child)
             if not busy:
-                for path in set(before) - set(self.links()):
+                for path in set(before) - set(self.links()) - self.host.links_of_others(self):
                     if os.path.exists(path):
                         self.delete_link(path)
             self.write_vmsd()
@@ -235,13 +253,13 @@ class Snapshots:
             if busy:
                 raise Fault("vim.fault.GenericVmConfigFault", "An error occurred while "
                             "consolidating disks: One or more disks are busy.")
+            for d in self.disks():
+                if Descriptor.load(d.path).parent_path is None:
+                    self.truth(d.slot).settle(self.chain(d).base)
 
     def next_merge(self):
         links = self.links()
-        keep = self.frozen() | {d.path for d in self.disks()}
-        for path in links:
-            if path in keep:
-                continue
+        for path in self.superfluous():
             children = [c for c, parent in links.items() if parent == path]
             if len(children) == 1:
                 return path, children[0]
@@ -253,24 +271,22 @@ class Snapshots:
         child = Descriptor.load(child_path)
         self.merging.add(parent_path)
         self.host.publish_policy()
-        target = open_link(parent)
-        source = open_link(child)
         try:
-            for start, count, known in source.runs(0, source.capacity):
-                for at in range(start, start + count if known else start, PIECE):
-                    length = min(PIECE, start + count - at)
-                    self.store(target, at, source.read(at, length))
-            os.fsync(target.fd)
+            with Chain(parent_path) as target:
+                source = open_link(child)
+                try:
+                    copy_link(source, target)
+                finally:
+                    source.close()
+                os.fsync(target.links[0].fd)
         finally:
-            source.close()
-            target.close()
             self.merging.discard(parent_path)
         parent.cid = child.cid
         parent.save()
         for path, above in self.links().items():
             if above == child_path:
                 grandchild = Descriptor.load(path)
-                grandchild.parent_hint = os.path.basename(parent_path)
+                grandchild.parent_hint = name_from(os.path.dirname(path), parent_path)
                 grandchild.parent_cid = parent.cid
                 grandchild.save()
         for s in self.record["snapshots"]:
@@ -284,18 +300,11 @@ class Snapshots:
         vmx.save(self.vmx_path)
         self.delete_link(child_path)
 
-    @staticmethod
-    def store(target, offset, data):
-        """Into a base as it comes; into a delta in whole grains of its own."""
-        if not isinstance(target, Delta):
-            target.write(offset, data)
-            return
-        assert offset % target.grain == 0, GRAIN_BYTES
-        target.write(offset, data)
-
     def delete_link(self, path):
         descriptor = Descriptor.load(path)
         self.host.delete_own(descriptor.extent_path)
+        if descriptor.change_track:
+            self.host.delete_own(descriptor.change_track_path)
         self.host.delete_own(path)
         self.written.discard(path)
 
@@ -308,24 +317,71 @@ class Snapshots:
             for d in self.disks(vmx):
                 if d.slot not in s["disks"]:
                     continue
-                old = self.chain(d)
                 child = self.add_child(s["disks"][d.slot])
-                with Chain(child) as new:
-                    history = self.history(d.slot)
-                    for start, stop in _different(old, new):
-                        history.save(old, start, stop - start)
+                self.revert_truth(d, uid, child)
                 vmx.set(d.slot + ".fileName", self.name_for_vmx(child))
             self.close_chains()
             vmx.save(self.vmx_path)
             self.record["current"] = uid
             self.record["power"] = "off"
-            for path in before - set(self.links()):
+            for path in before - set(self.links()) - self.host.links_of_others(self):
                 if os.path.exists(path):
                     self.delete_link(path)
             self.write_vmsd()
             self.host.changed()
 
+    def revert_truth(self, disk, uid, child):
+        truth = self.truth(disk.slot)
+        try:
+            truth.revert(self.chain(disk).base, "%d" % uid)
+        except KeyError:
+            # Nothing was kept of that snapshot: what the deltas hold is all there is.
+            self.forget_truth(disk.slot)
+            with Chain(child) as chain:
+                if self.host.knobs["keep-truth"] != "off":
+                    self.truth(disk.slot).begin(chain)
 
-def _different(a, b):
-    """Ranges where two chains of one disk may differ: all that either may hold."""
-    return merge_ranges(a.ranges() + b.ranges())
+
+def sesparse_at(path):
+    """The descriptor, if it is there and one of a seSparse delta."""
+    try:
+        d = Descriptor.load(path)
+    except (OSError, ValueError):
+        return None
+    return d if d.extent_type == "SESPARSE" else None
+
+
+def copy_link(source, target):
+    """All that a link holds goes into the chain below it, as zeros where it is known to be zero."""
+    for start, count, state in source.states(0, source.capacity):
+        if state == ABSENT:
+            continue
+        if state != DATA:
+            target.zero(start, count, state == UNMAPPED)
+            continue
+        for at in range(start, start + count, PIECE):
+            target.write(at, source.read(at, min(PIECE, start + count - at)))
+
+
+def new_child(host, parent, stem, wanted=None):
+    """Descriptor and empty delta STEM.vmdk above a link; the path of its descriptor."""
+    child = Descriptor(stem + ".vmdk")
+    child.extent_type = host.snapshot_kind(os.path.dirname(stem), parent.capacity, wanted)
+    se_sparse = child.extent_type == "SESPARSE"
+    child.create_type = "seSparse" if se_sparse else "vmfsSparse"
+    child.extent = "%s-%s.vmdk" % (os.path.basename(stem), "sesparse" if se_sparse else "delta")
+    child.cid = child.parent_cid = parent.cid
+    child.parent_hint = name_from(os.path.dirname(stem), parent.path)
+    child.sectors = parent.sectors
+    child.ddb = {"longContentID": secrets.token_hex(12) + child.cid}
+    options = {}
+    if se_sparse:
+        child.ddb["grain"] = "8"
+        options["reserved"] = host.facts["sesparse_reserved"]
+    FORMS[child.extent_type].create(child.extent_path, parent.capacity, **options).close()
+    host.own(child.extent_path)
+    if parent.change_track:
+        child.add_change_track(host)
+    child.save()
+    host.own(child.path)
+    return child.path

@@ -7,6 +7,7 @@ import secrets
 import uuid
 
 from .dictfile import Descriptor, Dictionary
+from .snapshots import new_child
 
 CONTROLLERS = {"scsi": "pvscsi", "sata": None, "nvme": None, "ide": None}
 
@@ -102,6 +103,8 @@ def create_disk(host, path, spec, hw, slot):
         fill_content(d.extent_path, size, spec.get("content"), "%s %s" % (stem, slot))
     if not spec.get("thin", True):
         d.ddb.pop("thinProvisioned", None)
+    if spec.get("ctk"):
+        d.add_change_track(host)
     d.save()
     host.own(d.path)
     host.own(d.extent_path)
@@ -147,7 +150,7 @@ def create_vm(host, spec):
     if spec.get("notes"):
         vmx.set("annotation", spec["notes"])
     for n, disk in enumerate(spec.get("disks", ())):
-        add_disk(host, vmx, folder, stem, n, disk, hw)
+        add_disk(host, vmx, folder, stem, n, dict(disk, deltas=spec.get("deltas")), hw)
     for key, value in spec.get("vmx", {}).items():
         vmx.set(key, value)
     path = os.path.join(folder, stem + ".vmx")
@@ -161,8 +164,18 @@ def create_vm(host, spec):
     return host.shown(path)
 
 
+def clone_source(host, wanted):
+    """(truth, path of the frozen link, label) of {"vm", "slot", "snapshot": id or name}."""
+    m = host.machine(wanted["vm"])
+    for s in m.record["snapshots"]:
+        if str(wanted["snapshot"]) in (str(s["id"]), s["name"]):
+            slot = wanted.get("slot", "scsi0:0")
+            return m.truth(slot), s["disks"][slot], str(s["id"])
+    raise ValueError("VM %s has no snapshot %s" % (wanted["vm"], wanted["snapshot"]))
+
+
 def add_disk(host, vmx, folder, stem, number, spec, hw):
-    """One disk of a VM: new, or (`share`) another VM's."""
+    """One disk of a VM: new, another VM's (`share`), or a linked clone of one (`clone_of`)."""
     slot = spec.get("slot") or "scsi0:%d" % number
     bus, controller = re.match(r"(\D+)(\d+):", slot).groups()
     vmx.set("%s%s.present" % (bus, controller), "TRUE")
@@ -178,7 +191,12 @@ def add_disk(host, vmx, folder, stem, number, spec, hw):
             os.makedirs(place, exist_ok=True)
             host.own(place)
         path = os.path.join(place, file_stem + ".vmdk")
-        create_disk(host, path, spec, hw, slot)
+        if spec.get("clone_of"):
+            parent = Descriptor.load(clone_source(host, spec["clone_of"])[1])
+            path = new_child(host, parent, os.path.join(place, file_stem + "-000001"),
+                             spec.get("deltas"))
+        else:
+            create_disk(host, path, spec, hw, slot)
         shown = os.path.basename(path) if place == folder else host.shown(path)
     vmx.set(slot + ".deviceType", "scsi-hardDisk" if bus == "scsi" else "disk")
     vmx.set(slot + ".fileName", shown)

@@ -242,9 +242,20 @@ static void contradictions_are_refused(void **state)
     assert_int_equal(options_check(&o, "mirror", ~UINT64_C(0), &e), -1);
 }
 
+static void volumes_are_gathered(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("convert a.vmdk --output a.raw --volume /x --volume=/y/z"), 0);
+    assert_int_equal(o.volume_count, 2);
+    assert_string_equal(o.volumes[0], "/x");
+    assert_string_equal(o.volumes[1], "/y/z");
+    assert_int_equal(parse("info a.vmdk --volume ''"), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(volumes_are_gathered),
         cmocka_unit_test(without_options_the_defaults_hold),
         cmocka_unit_test(options_stand_anywhere),
         cmocka_unit_test(two_dashes_end_them),

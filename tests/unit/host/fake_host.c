@@ -402,7 +402,8 @@ static bool print_descriptor(struct fake_host *f, const char *path, struct fake_
                "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID=%08x\nparentCID=%08x\n"
                "createType=\"seSparse\"\nparentFileNameHint=\"web 01%s.vmdk\"\n"
                "# Extent description\nRW 20480 SESPARSE \"web 01-%06u-sesparse.vmdk\"\n",
-               f->base_cid + link, f->base_cid + link - 1, link == 1 ? "" : "-000001", link);
+               f->base_cid + link, f->base_cid + link - 1 + (f->strange_cid && link == 1 ? 1 : 0),
+               link == 1 ? "" : "-000001", link);
     return true;
 }
 

@@ -72,10 +72,26 @@ static void a_child_and_odd_spellings(void **state)
     descriptor_free(d);
 }
 
+static void the_first_line_may_be_missing(void **state)
+{
+    struct descriptor *d;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(read_text(&d,
+                               "\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType=\"vmfs\"\n"
+                               "RW 8 VMFS \"a-flat.vmdk\"\n",
+                               &e),
+                     0);
+    descriptor_free(d);
+}
+
 static void padding_by_nuls_is_allowed_but_none_inside(void **state)
 {
     static const char padded[] = BASE "\0\0\0\0\0";
     static const char inside[] = "# Disk DescriptorFile\nversion=1\0CID=1\n";
+    static const char shorter[] = BASE "\0\0\"\n\0\0\0";
+    static const char longer[] = BASE "\0x\n\0\0\0";
     struct descriptor *d;
     struct err e;
 
@@ -83,6 +99,11 @@ static void padding_by_nuls_is_allowed_but_none_inside(void **state)
     assert_int_equal(descriptor_read(&d, padded, sizeof padded, &e), 0);
     descriptor_free(d);
     assert_int_equal(descriptor_read(&d, inside, sizeof inside - 1, &e), -1);
+    assert_int_equal(e.code, ERR_FORMAT);
+    /* What qemu leaves behind a text that became shorter. */
+    assert_int_equal(descriptor_read(&d, shorter, sizeof shorter, &e), 0);
+    descriptor_free(d);
+    assert_int_equal(descriptor_read(&d, longer, sizeof longer, &e), -1);
     assert_int_equal(e.code, ERR_FORMAT);
 }
 
@@ -94,7 +115,8 @@ static void what_breaks_the_rules_is_refused(void **state)
     } cases[] = {
         { "", ERR_FORMAT },
         { "KDMV", ERR_FORMAT },
-        { "version=1\n", ERR_FORMAT },
+        { "CID=1\nversion=1\n", ERR_FORMAT },
+        { "version=1\n", ERR_CORRUPT },
         { "# Disk DescriptorFile\n", ERR_CORRUPT },
         { BASE "CID=1\n", ERR_CORRUPT },
         { BASE "ddb.uuid = \"x\"\n", ERR_CORRUPT },
@@ -156,6 +178,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_base_of_an_esxi_disk),
         cmocka_unit_test(a_child_and_odd_spellings),
+        cmocka_unit_test(the_first_line_may_be_missing),
         cmocka_unit_test(padding_by_nuls_is_allowed_but_none_inside),
         cmocka_unit_test(what_breaks_the_rules_is_refused),
         cmocka_unit_test(sizes_are_limited),

@@ -183,10 +183,10 @@ static void created_read_and_removed(void **state)
     assert_int_equal(plan.count, 1);
     assert_int_equal(plan.items[0].outcome, CHAIN_READ);
     assert_string_equal(
-        plan.items[0].flat_path,
+        plan.items[0].links[0].data_path,
         "/vmfs/volumes/5c8f0001-00000001-0001-000000000001/web 01/web 01-flat.vmdk");
     assert_true(plan.items[0].capacity_bytes == 10485760);
-    assert_int_equal(plan.items[0].cid, 0x1a2b3c40);
+    assert_int_equal(plan.items[0].links[0].cid, 0x1a2b3c40);
     assert_true(plan.items[0].thin);
     assert_string_equal(plan.items[0].adapter, "lsilogic");
     assert_false(plan.before);
@@ -348,13 +348,25 @@ static void an_old_one_of_another_receiver_is_the_users(void **state)
     assert_int_equal(host_vm_details(&x->f.host, &x->vm, &e), 0);
     if (take(x, &s, &e) != 0)
         fail_msg("%s", e.text);
-    /* The chain has a link that is not read: refused, naming it. */
+    /* Its delta is read, and the base below it. */
     assert_int_equal(chain_plan_read(&x->f.host, &x->vm, s, &x->stores, &plan, &e), 0);
-    assert_int_equal(plan.items[0].outcome, CHAIN_REFUSED);
-    assert_int_equal(plan.items[0].reason.code, ERR_UNSUPPORTED);
-    assert_non_null(strstr(plan.items[0].reason.text, "web 01-000001.vmdk"));
-    assert_non_null(strstr(plan.items[0].reason.text, "seSparse"));
+    assert_int_equal(plan.items[0].outcome, CHAIN_READ);
+    assert_int_equal(plan.items[0].link_count, 2);
+    assert_string_equal(plan.items[0].links[0].type, "seSparse");
+    assert_string_equal(plan.items[0].links[0].data_path,
+                        "/vmfs/volumes/5c8f0001-00000001-0001-000000000001/web 01/"
+                        "web 01-000001-sesparse.vmdk");
+    assert_string_equal(plan.items[0].links[1].type, "vmfs");
+    /* What only the base says counts for the disk. */
+    assert_true(plan.items[0].thin);
+    assert_string_equal(plan.items[0].uuid, "60 00 C2 90 aa aa bb bb-cc cc 00 00 00 00 00 01");
     chain_plan_free(&plan);
+    /* A link of the user's that does not fit the one below it. */
+    x->f.strange_cid = true;
+    assert_int_equal(chain_plan_read(&x->f.host, &x->vm, s, &x->stores, &plan, &e), -1);
+    assert_int_equal(e.code, ERR_SOURCE);
+    assert_non_null(strstr(e.text, "content id"));
+    x->f.strange_cid = false;
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), 0);
     snapshot_free(s);
     assert_int_equal(x->f.snapshot_count, 1);

@@ -208,12 +208,13 @@ static void a_killed_agent_is_replaced(void **state)
     scene_free(&s);
 }
 
-static int open_local(void *context, const char *path, uint64_t capacity, struct source **out,
-                      enum hole_knowledge *holes, struct err *e)
+static int open_local(void *context, enum disk_format format, const char *path, uint64_t capacity,
+                      struct source **out, enum hole_knowledge *holes, struct err *e)
 {
     bool seeks;
 
     (void)context;
+    assert_int_equal(format, DISK_FLAT);
     *holes = HOLES_NONE;
     return file_source_open(out, path, capacity, &seeks, e);
 }
