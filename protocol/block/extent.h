@@ -8,7 +8,8 @@ enum extent_kind {
     EXTENT_DATA = 0,   /* may hold anything: read it */
     EXTENT_ZERO = 1,   /* reads as zeros, known without reading */
     EXTENT_PARENT = 2, /* not in this link of a chain; never seen from a whole disk */
-    EXTENT_KEPT = 3    /* as it was when the sink's store last saw it: a change hint says so */
+    EXTENT_KEPT = 3,   /* as it was when the sink's store last saw it: a change hint says so */
+    EXTENT_CHECK = 4   /* said to be kept as well, but to be read, to see whether the hint lies */
 };
 
 struct extent {

@@ -151,6 +151,8 @@ int cowd_open(struct extent_file **out, const struct extent_plan *p, struct err 
         goto fail;
     }
     m->metadata_end = directory_end(m);
+    if (grain_map_check(m, e) != 0)
+        goto fail;
     *out = &m->x;
     return 0;
 

@@ -85,6 +85,33 @@ static int read_directory(struct grain_map *m, uint64_t table, uint64_t wanted, 
     return read_entries(m, m->directory_at, table, count, m->format->directory_entry_bytes, out, e);
 }
 
+int grain_map_check(struct grain_map *m, struct err *e)
+{
+    uint64_t table_bytes = (uint64_t)m->table_entries * m->format->entry_bytes;
+    uint64_t most = m->x.file->capacity_bytes / table_bytes, named = 0;
+
+    for (uint64_t table = 0; table < m->table_count;) {
+        struct batch b;
+
+        if (read_directory(m, table, BATCH, &b, e) != 0)
+            return -1;
+        for (size_t i = 0; i < b.count; i++) {
+            uint64_t table_at;
+            const char *why = m->format->table_of(m, b.entries[i], &table_at);
+
+            if (why != NULL)
+                return bad_table(table + i, b.entries[i], why, e);
+            named += table_at != 0;
+        }
+        table += b.count;
+    }
+    return named <= most ? 0
+                         : err_set(e, ERR_CORRUPT,
+                                   "the directory names %" PRIu64 " tables, but only %" PRIu64
+                                   " fit the file",
+                                   named, most);
+}
+
 /* Where the copy of a table lies.  -1 when the copy of the directory says something else. */
 static int redundant_table(struct grain_map *m, uint64_t table, bool present, uint64_t *file_bytes,
                            struct err *e)

@@ -58,6 +58,13 @@ bool grain_map_inside(const struct grain_map *m, uint64_t file_bytes, uint64_t l
 void grain_map_init(struct grain_map *m, const struct grain_format *format,
                     const struct extent_plan *p, uint64_t grain_bytes, uint32_t table_entries);
 
+/*
+ * Look at the whole directory once: each entry must be right, and no more tables be named than fit
+ * the file, so that a small file cannot ask for endless work by naming one table again and again.
+ * 0, or -1: ERR_CORRUPT, or what the file said.
+ */
+int grain_map_check(struct grain_map *m, struct err *e);
+
 /* The n-th sector as bytes: false when that passes 64 bits. */
 bool sectors_to_bytes(uint64_t sectors, uint64_t *bytes);
 

@@ -275,9 +275,14 @@ int sesparse_open(struct extent_file **out, const struct extent_plan *p, struct 
     s->grains = h.regions[REGION_GRAINS];
     if (!grain_map_inside(&s->map, s->map.directory_at, s->map.table_count * 8)) {
         err_set(e, ERR_CORRUPT, "the seSparse grain directory goes past the end of the file");
-        free(s);
-        return -1;
+        goto fail;
     }
+    if (grain_map_check(&s->map, e) != 0)
+        goto fail;
     *out = &s->map.x;
     return 0;
+
+fail:
+    free(s);
+    return -1;
 }

@@ -236,7 +236,7 @@ int sparse_open(struct extent_file **out, const struct extent_plan *p, struct er
     s = calloc(1, sizeof *s);
     if (s == NULL)
         return err_sys(e, "opening a sparse extent");
-    if (fill(s, &h, raw, p, e) != 0) {
+    if (fill(s, &h, raw, p, e) != 0 || grain_map_check(&s->map, e) != 0) {
         free(s);
         return -1;
     }

@@ -180,6 +180,21 @@ out:
     return rc;
 }
 
+/* A first mirror that was cut shows nowhere else. */
+static int tell_unfinished(const char *place, struct err *e)
+{
+    char **names = NULL;
+    size_t count = 0;
+
+    if (mirror_unfinished(place, &names, &count, e) != 0)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        log_note("%s: the first mirror of %s is not finished; `vmferry mirror` goes on with it",
+                 place, names[i]);
+    mirror_folders_free(names, count);
+    return 0;
+}
+
 static int print_tables(struct app *app, const struct mirror_list *l, size_t *count, struct err *e)
 {
     for (size_t i = 0, end = 0; i < mirror_list_count(l); i = end) {
@@ -225,6 +240,8 @@ int cmd_list(struct app *app, struct err *e)
         goto out;
     if (count == 0 && problems == 0)
         log_note("%s holds no mirrors yet", o->mirror);
+    if (tell_unfinished(o->mirror, e) != 0)
+        goto out;
     app->exit_code = problems > 0 ? EXIT_INTEGRITY : EXIT_OK;
     rc = 0;
 

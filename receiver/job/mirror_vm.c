@@ -1,5 +1,6 @@
 #include "receiver/job/mirror_vm.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -447,6 +448,8 @@ void mirror_vm_run(const struct mirror_vm_job *job, struct vm_result *result)
     if (run(&w, &e) != 0) {
         result->outcome = OUTCOME_FAILED;
         result->why = e;
+        if (e.os == ENOSPC || e.os == EDQUOT)
+            log_note("%s: make room there and run again: what has come is kept", job->vm->name);
     }
     vm_read_free(&w.read);
     vm_config_free(&w.config);

@@ -6,6 +6,7 @@
 #define LAYOUT_DIR_LOCK ".vmferry-lock"
 #define LAYOUT_CONFIG "config"
 #define LAYOUT_INTERRUPTED "REFRESH-INTERRUPTED"
+#define LAYOUT_PART_SUFFIX ".part" /* of ".NAME.part", where a first mirror grows */
 #define LAYOUT_IDENTITY "identity"
 #define LAYOUT_LOCK "lock"
 #define LAYOUT_RUN_LOCK "run-lock"

@@ -80,12 +80,31 @@ static int folder_entry(void *context, const char *name, struct err *e)
     return rc;
 }
 
+/* ".NAME.part" with an identity: a first mirror that grows, or was cut. */
+static int part_entry(void *context, const char *name, struct err *e)
+{
+    size_t bytes = strlen(name), suffix = sizeof LAYOUT_PART_SUFFIX - 1;
+    struct folders *f = context;
+    char *part = NULL;
+    int rc;
+
+    if (name[0] != '.' || bytes < suffix + 2 ||
+        strcmp(name + bytes - suffix, LAYOUT_PART_SUFFIX) != 0 || !has_identity(f->dir, name))
+        return 0;
+    part = strndup(name + 1, bytes - suffix - 1);
+    if (part == NULL)
+        return err_sys(e, "getting memory");
+    rc = add_folder(f, part, e);
+    free(part);
+    return rc;
+}
+
 static int compare_paths(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-int mirror_folders(const char *place, char ***out, size_t *count, struct err *e)
+static int gather(const char *place, bool unfinished, char ***out, size_t *count, struct err *e)
 {
     struct folders f = { .place = place };
     int rc = -1;
@@ -93,7 +112,9 @@ int mirror_folders(const char *place, char ***out, size_t *count, struct err *e)
     f.dir = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (f.dir < 0)
         return err_sys(e, "%s", place);
-    if (has_identity(f.dir, "."))
+    if (unfinished)
+        rc = folder_each(f.dir, part_entry, &f, e);
+    else if (has_identity(f.dir, "."))
         rc = add_folder(&f, place, e);
     else if (store_has(f.dir, LAYOUT_STORE))
         /* A mirror without identity is a damaged one, not an empty place. */
@@ -110,6 +131,16 @@ int mirror_folders(const char *place, char ***out, size_t *count, struct err *e)
     *out = f.at;
     *count = f.count;
     return 0;
+}
+
+int mirror_folders(const char *place, char ***out, size_t *count, struct err *e)
+{
+    return gather(place, false, out, count, e);
+}
+
+int mirror_unfinished(const char *place, char ***out, size_t *count, struct err *e)
+{
+    return gather(place, true, out, count, e);
 }
 
 void mirror_folders_free(char **folders, size_t count)

@@ -26,8 +26,6 @@ enum {
     TEST_BYTES = 16 << 20, /* of the file that tries whether holes are holes */
 };
 
-static const char PART_SUFFIX[] = ".part";
-
 /* --- the target --- */
 
 /* A name for a trial, of its own: several runs may try the same folder at once. */
@@ -154,10 +152,10 @@ static int path_join(char **out, const char *dir, const char *name, struct err *
 static bool may_be_mirror(const char *name)
 {
     size_t count = strlen(name);
-    size_t suffix = sizeof PART_SUFFIX - 1;
+    size_t suffix = sizeof LAYOUT_PART_SUFFIX - 1;
 
     return name[0] != '.' ||
-           (count > suffix + 1 && strcmp(name + count - suffix, PART_SUFFIX) == 0);
+           (count > suffix + 1 && strcmp(name + count - suffix, LAYOUT_PART_SUFFIX) == 0);
 }
 
 static int search_entry(void *context, const char *name, struct err *e)
@@ -224,7 +222,7 @@ static bool is_taken(const struct mirror *m, const char *name)
 
     if (m->dir_fd < 0)
         return false;
-    snprintf(part, sizeof part, ".%s%s", name, PART_SUFFIX);
+    snprintf(part, sizeof part, ".%s%s", name, LAYOUT_PART_SUFFIX);
     return store_has(m->dir_fd, name) || store_has(m->dir_fd, part);
 }
 
@@ -318,7 +316,7 @@ static bool is_taken_by_somebody(const struct mirror *m, const char *name)
 
     if (store_has(m->dir_fd, name))
         return true;
-    snprintf(part, sizeof part, ".%s%s", name, PART_SUFFIX);
+    snprintf(part, sizeof part, ".%s%s", name, LAYOUT_PART_SUFFIX);
     if (!store_has(m->dir_fd, part))
         return false;
     snprintf(identity, sizeof identity, "%s/" LAYOUT_STORE "/" LAYOUT_IDENTITY, part);
@@ -337,7 +335,7 @@ static int set_name(struct mirror *m, const char *folder_name, struct err *e)
     m->part = folder_name[0] == '.';
     if (m->part) {
         folder_name++;
-        count -= 1 + sizeof PART_SUFFIX - 1;
+        count -= 1 + sizeof LAYOUT_PART_SUFFIX - 1;
     }
     free(m->name);
     m->name = strndup(folder_name, count);
@@ -374,7 +372,7 @@ static int locate(struct mirror *m, bool shared, char found[256], struct err *e)
     } else if (rc == 0) {
         rc = choose_name(m, is_taken_by_somebody, name, e);
         if (rc == 0) {
-            snprintf(found, 256, ".%s%s", name, PART_SUFFIX);
+            snprintf(found, 256, ".%s%s", name, LAYOUT_PART_SUFFIX);
             rc = make_part(m, found, e);
         }
     }
@@ -561,7 +559,7 @@ int mirror_publish_folder(struct mirror *m, struct err *e)
     int rc = -1;
 
     assert(m->part);
-    snprintf(part, sizeof part, ".%s%s", m->name, PART_SUFFIX);
+    snprintf(part, sizeof part, ".%s%s", m->name, LAYOUT_PART_SUFFIX);
     snprintf(name, sizeof name, "%s", m->name);
     if (lock_take(&lock, m->dir_fd, LAYOUT_DIR_LOCK, LOCK_EXCLUSIVE, m->store.env.lock_wait_ms,
                   m->store.env.stop, e) != 0)

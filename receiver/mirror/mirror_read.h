@@ -106,6 +106,9 @@ int mirror_check(const char *folder, const struct mirror_check_options *options,
 
 /* The VM folders below place (or place itself), ordered; release with mirror_folders_free. */
 int mirror_folders(const char *place, char ***out, size_t *count, struct err *e);
+
+/* The names of the VM folders below place whose first mirror is not finished; the same. */
+int mirror_unfinished(const char *place, char ***out, size_t *count, struct err *e);
 void mirror_folders_free(char **folders, size_t count);
 
 #endif

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The largest inputs that the readers of text accept, shaped to be slow: each replay must keep to the limits of
+"""The largest inputs that the readers accept, shaped to be slow: each replay must keep to the limits of
 fuzz.h.  A fuzzer's inputs are short and do not show work that grows with the square of a length.
 
     largest.py DIRECTORY-OF-THE-PROGRAMS
 """
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,16 @@ def cases():
     yield "sizes", b"\xff" + b"\x1b" * 300000
     yield "handshake", b"\3" + b"\nvmferry-agent 0000000" * 3000
     yield "manifest", b"\0" + make_seeds.manifest(2500).encode()
+    lines = "".join(f'RW 1 FLAT "{"n" * 700}" {i}\n' for i in range(1024)) + "".join(
+        f'ddb.{"k" * 500}{i} = "{"v" * 500}"\n' for i in range(256))
+    yield "descriptor", f'# D\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="custom"\n{lines}'
+    # Vast directories: of nothing, and of one table named again and again.
+    base = make_seeds.vmdk_link("b", "custom", "RW 4294967288 ZERO", cid=1)
+    delta = make_seeds.vmdk_link("c", "vmfsSparse", 'RW 4294967288 VMFSSPARSE "d"', "b", 2, 1)
+    for entry in (0, 9000):
+        pieces = [(at, struct.pack("<I", entry) * 15000) for at in range(2048, 2048 + (4 << 20) - 60000, 60000)]
+        header = struct.pack("<4s7I", b"COWD", 1, 3, 4294967288, 1, 4, 1 << 20, 0)
+        yield "vmdk_chain", make_seeds.vmdk_files(delta, make_seeds.vmdk_file("d", 64 << 20, [(0, header)] + pieces), base)
     damages = "damages 60000\n" + "".join(f"damage {i} 1 7\n" for i in range(1, 60001))
     yield "manifest", b"\0" + make_seeds.manifest(1).replace("damages 1\ndamage 2 1 7\n", damages).encode()
 

@@ -35,9 +35,11 @@ class Target(Case):
     def test_full_at_the_first_mirror_and_resumed(self):
         vm = self.vm()
         place, folder = self.small(4 * MB)
-        self.mirror(vm, folder, expect=SPACE, says=(vm, "space", "small|scsi0:0"))
+        self.mirror(vm, folder, expect=SPACE, says=(vm, "space", "small|scsi0:0", "make room"))
         self.assert_nothing_published(folder)
         self.assert_clean()
+        self.run_it("list", "--mirror", folder, login=False, expect=OK,
+                    says=("first mirror of %s is not finished" % vm,))
         self.grow(place, 64 * MB)
         self.good_mirror(vm, folder)
         self.assert_true_image(vm, folder)

@@ -9,6 +9,7 @@
 #include "protocol/base/err.h"
 #include "protocol/block/source.h"
 #include "protocol/vmdk/chain.h"
+#include "protocol/vmdk/since.h"
 #include "tests/unit/vmdk/images.h"
 
 enum { SECTOR = 512, LINKS_MAX = 6, BLOCK = 64 << 10 };
@@ -203,6 +204,46 @@ static void compare_changed(struct vmdk_chain *c, const struct disk *d, size_t i
     free(found);
 }
 
+static uint64_t pick_first(uint64_t below)
+{
+    assert_true(below > 0);
+    return 0;
+}
+
+/* Seen from the time when link `index` was frozen: kept, but for some blocks to be checked. */
+static void compare_since(const struct disk *d, struct vmdk_chain *c, size_t index)
+{
+    uint64_t end = d->sectors * SECTOR;
+    struct source *s;
+    struct extent x;
+    struct err e;
+    unsigned checks = 0;
+
+    if (vmdk_since_new(&s, c, index, BLOCK, SINCE_CHECKS, pick_first, &e) != 0)
+        fail_msg("%s", e.text);
+    for (uint64_t at = 0; at < end; at += x.length_bytes) {
+        uint64_t block = at - at % BLOCK;
+        bool changed = false;
+
+        if (source_extent_at(s, at, &x, &e) != 0)
+            fail_msg("%s", e.text);
+        assert_true(x.offset_bytes == at && x.length_bytes > 0 && x.length_bytes <= end - at);
+        for (size_t i = 0; i < index; i++)
+            for (uint64_t b = block; b < block + BLOCK && b < end; b += SECTOR)
+                changed |= kind_of(&d->layers[d->links - 1 - i], b / SECTOR) != EXTENT_PARENT;
+        assert_int_equal(x.kind == EXTENT_KEPT || x.kind == EXTENT_CHECK, !changed);
+        /* What is kept is whole blocks; what is to be checked, single ones. */
+        if (!changed)
+            assert_true(at % BLOCK == 0 &&
+                        (x.length_bytes % BLOCK == 0 || at + x.length_bytes == end));
+        checks += x.kind == EXTENT_CHECK;
+        assert_true(x.kind != EXTENT_CHECK || x.length_bytes <= BLOCK);
+    }
+    assert_true(checks <= SINCE_CHECKS);
+    compare_reads(s, d->bytes, index);
+    source_close(s);
+}
+
 static void compare_all(struct disk *d, unsigned flags, uint64_t seed)
 {
     struct vmdk_chain *c = open_disk(d, flags, 0);
@@ -215,6 +256,8 @@ static void compare_all(struct disk *d, unsigned flags, uint64_t seed)
     compare_links(c, d);
     for (size_t i = 0; i < d->links; i++)
         compare_changed(c, d, i);
+    for (size_t i = 1; i < d->links; i++)
+        compare_since(d, open_disk(d, flags, 0), i);
     if (vmdk_chain_verify(c, &e) != 0 || vmdk_chain_unchanged(c, &e) != 0)
         fail_msg("%s", e.text);
     for (size_t i = 0; i + 1 < d->links; i++) {

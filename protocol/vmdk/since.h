@@ -1,0 +1,31 @@
+/*
+ * A chain seen from an earlier moment: what was written since a link of it was frozen is data or
+ * zeros, everything else is EXTENT_KEPT.  So a refresh costs what changed, when the sink's store
+ * has the disk as it was when that link was frozen; whether it has is not known here.
+ *
+ * Some blocks of what is kept are given as EXTENT_CHECK: whoever walks the disk reads them and
+ * finds the hint out when it lies.
+ */
+#ifndef PROTOCOL_VMDK_SINCE_H
+#define PROTOCOL_VMDK_SINCE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct source;
+struct vmdk_chain;
+
+enum { SINCE_CHECKS = 64 };
+
+/*
+ * The disk of c since link `index` (1 or more, below the tip) was frozen, in whole blocks.  It owns
+ * the chain from then on: closing it closes c.  checks blocks (at most SINCE_CHECKS) are drawn by
+ * the random numbers of pick, below the given bound.
+ * 0, or -1: ERR_SOURCE (the disk has grown since: the hint says nothing), ERR_LIMIT, ERR_SYSTEM;
+ * then c stays the caller's.
+ */
+int vmdk_since_new(struct source **out, struct vmdk_chain *c, size_t index, uint32_t block_bytes,
+                   unsigned checks, uint64_t (*pick)(uint64_t below), struct err *e);
+
+#endif
