@@ -41,6 +41,16 @@ def flipped(data, at, count, r):
     return bytes(data)
 
 
+def flipped_header(data, r):
+    """Another header, never with a greater length: such a record is waited for, fed by heartbeats,
+    until the stall time-out; README.md, "Not yet"."""
+    bits = [b for b in range(64) if b >= 32 or data[b // 8] >> b % 8 & 1]
+    data = bytearray(data)
+    bit = r.choice(bits)
+    data[bit // 8] ^= 1 << bit % 8
+    return bytes(data)
+
+
 class Records:
     """The records of one direction of a connection, whole, as they come."""
 
@@ -131,7 +141,7 @@ class RecordProxy(Proxy):
         """Do it.  True when this direction is over."""
         kind = fault.kind
         if kind == "flip header":
-            sink.sendall(flipped(record, 0, HEADER_BYTES, fault.random))
+            sink.sendall(flipped_header(record, fault.random))
         elif kind == "flip body":
             sink.sendall(flipped(record, HEADER_BYTES, len(record) - HEADER_BYTES, fault.random))
         elif kind == "duplicate":
