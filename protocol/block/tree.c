@@ -33,11 +33,20 @@ static uint64_t span_of(unsigned level)
     return (uint64_t)1 << (TREE_FAN_OUT_BITS * level);
 }
 
+unsigned tree_levels_of(uint64_t blocks)
+{
+    unsigned levels = 0;
+
+    while (levels <= TREE_LEVELS_MAX && span_of(levels) < blocks)
+        levels++;
+    return levels;
+}
+
 int tree_new(struct tree **out, const struct digest_secret *secret, uint64_t capacity_bytes,
              uint32_t block_bytes, struct err *e)
 {
     struct tree *t;
-    unsigned levels = 0;
+    unsigned levels;
     uint64_t blocks;
 
     if (!block_size_valid(block_bytes))
@@ -46,9 +55,8 @@ int tree_new(struct tree **out, const struct digest_secret *secret, uint64_t cap
     if (capacity_bytes == 0)
         return err_set(e, ERR_LIMIT, "a disk without capacity");
     blocks = block_count_of(capacity_bytes, block_bytes);
-    while (levels < TREE_LEVELS_MAX && span_of(levels) < blocks)
-        levels++;
-    if (span_of(levels) < blocks)
+    levels = tree_levels_of(blocks);
+    if (levels > TREE_LEVELS_MAX)
         return err_set(e, ERR_LIMIT, "a disk of %" PRIu64 " bytes is too large", capacity_bytes);
 
     t = calloc(1, sizeof *t);
@@ -90,19 +98,23 @@ uint64_t tree_position(const struct tree *t)
     return t->position;
 }
 
-static struct digest hash_node(const struct tree *t, unsigned level, const struct level *node)
+struct digest tree_node_of(const struct digest_secret *secret, unsigned level,
+                           const struct digest *children, size_t count)
 {
     XXH3_state_t state;
     XXH128_canonical_t canonical;
     uint8_t tag = (uint8_t)level;
+    bool any = false;
     struct digest d;
 
-    if (!node->any)
+    for (size_t i = 0; i < count && !any; i++)
+        any = !digest_is_zero(&children[i]);
+    if (!any)
         return (struct digest){ { 0 } };
     XXH3_INITSTATE(&state);
-    XXH3_128bits_reset_withSecret(&state, t->secret.b, sizeof t->secret.b);
+    XXH3_128bits_reset_withSecret(&state, secret->b, sizeof secret->b);
     XXH3_128bits_update(&state, &tag, 1);
-    XXH3_128bits_update(&state, node->children, node->count * sizeof node->children[0]);
+    XXH3_128bits_update(&state, children, count * sizeof children[0]);
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
     memcpy(d.b, canonical.digest, sizeof d.b);
     if (digest_is_zero(&d))
@@ -129,7 +141,8 @@ static void place(struct tree *t, unsigned level, const struct digest *hash)
         if (above->count < TREE_FAN_OUT && t->position < t->blocks)
             return;
         level++;
-        d = hash_node(t, level, above);
+        d = above->any ? tree_node_of(&t->secret, level, above->children, above->count)
+                       : (struct digest){ { 0 } };
         above->count = 0;
         above->any = false;
         /* At the end of the disk the unfinished nodes close all the way up. */
@@ -212,19 +225,25 @@ unsigned tree_level_at(uint64_t position, uint64_t count, uint64_t blocks, uint6
     return level;
 }
 
-int tree_root(struct tree *t, struct digest *out, struct err *e)
+struct digest tree_root_of(const struct digest_secret *secret, uint64_t capacity_bytes,
+                           uint32_t block_bytes, unsigned levels, const struct digest *top)
 {
     uint8_t bytes[4 + 8 + 4 + 1 + DIGEST_BYTES];
     struct push p = { .at = bytes, .left = sizeof bytes };
 
+    push_copy(&p, "root", 4);
+    push_u64(&p, capacity_bytes);
+    push_u32(&p, block_bytes);
+    push_u8(&p, (uint8_t)levels);
+    push_copy(&p, top->b, sizeof top->b);
+    return digest_of_data(secret, bytes, sizeof bytes);
+}
+
+int tree_root(struct tree *t, struct digest *out, struct err *e)
+{
     if (t->position != t->blocks)
         return err_set(e, ERR_LIMIT, "the tree has %" PRIu64 " of %" PRIu64 " blocks", t->position,
                        t->blocks);
-    push_copy(&p, "root", 4);
-    push_u64(&p, t->capacity_bytes);
-    push_u32(&p, t->block_bytes);
-    push_u8(&p, (uint8_t)t->levels);
-    push_copy(&p, t->top.b, sizeof t->top.b);
-    *out = digest_of_data(&t->secret, bytes, sizeof bytes);
+    *out = tree_root_of(&t->secret, t->capacity_bytes, t->block_bytes, t->levels, &t->top);
     return 0;
 }

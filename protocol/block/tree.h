@@ -69,6 +69,19 @@ uint64_t tree_export(const struct tree *t, struct tree_node *out, uint64_t room)
  */
 unsigned tree_level_at(uint64_t position, uint64_t count, uint64_t blocks, uint64_t *span);
 
+/* --- single nodes, for who keeps them --- */
+
+/* Levels above the blocks; above TREE_LEVELS_MAX when the disk has too many. */
+unsigned tree_levels_of(uint64_t blocks);
+
+/* The node of this level, at least 1, over its children of the level below; 0 over zeros. */
+struct digest tree_node_of(const struct digest_secret *secret, unsigned level,
+                           const struct digest *children, size_t count);
+
+/* The root of a disk with this node at the top. */
+struct digest tree_root_of(const struct digest_secret *secret, uint64_t capacity_bytes,
+                           uint32_t block_bytes, unsigned levels, const struct digest *top);
+
 /* The root.  -1 with ERR_LIMIT unless the whole disk was added. */
 int tree_root(struct tree *t, struct digest *out, struct err *e);
 

@@ -100,8 +100,9 @@ static int rename_as_asked(int from_dir, const char *from, int to_dir, const cha
     return err_sys(e, "renaming it to %s", to);
 }
 
-int publish_commit(struct publish *p, const char *name, uint64_t length_bytes, enum publish_how how,
-                   struct err *e)
+/* Content first: when the name appears, its bytes are durable. */
+static int commit(struct publish *p, const char *name, uint64_t length_bytes, enum publish_how how,
+                  bool later, struct err *e)
 {
     struct stat s;
     int dir = p->dir;
@@ -122,11 +123,23 @@ int publish_commit(struct publish *p, const char *name, uint64_t length_bytes, e
     if (rename_as_asked(dir, p->temp, dir, name, how, e) != 0)
         goto out;
     p->made = false;
-    rc = io_sync(dir, e);
+    rc = later ? 0 : io_sync(dir, e);
 
 out:
     publish_drop(p);
     return rc == 0 ? 0 : err_add(e, "publishing %s", name);
+}
+
+int publish_commit(struct publish *p, const char *name, uint64_t length_bytes, enum publish_how how,
+                   struct err *e)
+{
+    return commit(p, name, length_bytes, how, false, e);
+}
+
+int publish_commit_later(struct publish *p, const char *name, uint64_t length_bytes,
+                         enum publish_how how, struct err *e)
+{
+    return commit(p, name, length_bytes, how, true, e);
 }
 
 int publish_bytes(int dir, const char *name, const void *data, size_t count, mode_t mode,

@@ -48,6 +48,13 @@ int publish_begin(struct publish *p, int dir, mode_t mode, struct err *e);
 int publish_commit(struct publish *p, const char *name, uint64_t length_bytes, enum publish_how how,
                    struct err *e);
 
+/*
+ * The same for batches: the name is there when this returns, but is durable only after the caller's
+ * own fsync of the directory.
+ */
+int publish_commit_later(struct publish *p, const char *name, uint64_t length_bytes,
+                         enum publish_how how, struct err *e);
+
 /* Give up: removes the temporary.  Harmless after publish_commit. */
 void publish_drop(struct publish *p);
 

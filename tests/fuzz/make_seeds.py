@@ -431,7 +431,57 @@ def others():
         put("message", f"{kind:02x}", struct.pack("<HHI", kind, 0, 1) + bytes(24 if kind != 0x20 else 240))
 
 
+# ---- repositories: what a second implementation wrote (tests/data/repo) ----
+
+
+def repositories():
+    top = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data", "repo")
+    objects = {}
+    for kind in ("plain", "sealed"):
+        for folder, _, files in os.walk(os.path.join(top, "good-" + kind)):
+            for name in files:
+                path = os.path.join(folder, name)
+                with open(path, "rb") as f:
+                    objects[kind + "/" + os.path.relpath(path, os.path.join(top, "good-" + kind))] = f.read()
+    for name, data in sorted(objects.items()):
+        kind, what = name.split("/")[:2]
+        body = data[40:-32]
+        if kind == "plain" and what == "generations":
+            put("repo_manifest", "good", body)
+            put("repo_manifest", "two-disks", body.replace(b"\1\0\0\0\1\7\0scsi", b"\2\0\0\0\1\7\0scsi"))
+            put("repo_manifest", "cut", body[:-9])
+        elif kind == "plain" and what == "partial":
+            put("repo_partial", "good", body)
+            put("repo_partial", "far", body.replace(struct.pack("<QQ", 2, 1795000000), struct.pack("<QQ", 9, 1)))
+        elif kind == "plain" and what == "index":
+            put("repo_index", name[-2:], body)
+            put("repo_index", name[-2:] + "-many", body[:25] + b"\xff\xff\x0f\0" + body[29:])
+        elif what == "packs" and len(data) < 1000:
+            put("repo_pack", kind, b"\1" + data)
+            put("repo_pack", kind + "-damaged", b"\0" + data[:100] + b"\0" + data[101:])
+        elif what == "packs" and kind == "plain":
+            put("repo_pack", "blocks", b"\1" + data[:64] + data[16512:])
+        if what in ("config", "keys"):
+            put("repo_document", kind + "-" + what, bytes([(1 if what == "config" else 2) << 2 | 1]) + data)
+        elif len(data) < 200:
+            put("repo_document", kind + "-" + what, bytes([data[8] << 2 | 1 | (kind == "sealed") << 1]) + data)
+    cells = bytes(range(48)) + bytes(48) + b"\7" * 48
+    node = b"VFND" + struct.pack("<BBHII", 1, 1, 0, 3, 0)
+    put("repo_node", "good", bytes((1, 2, 0)) + node + cells)
+    put("repo_node", "half", bytes((1, 2, 0)) + node + cells[:100] + b"\0" * 44)
+    head = b"VFRUN\0\0\1" + bytes([7]) + bytes(15) + struct.pack("<QQQII", 5, 3, 2, 1, 65536) + bytes(16) + \
+        struct.pack("<I", 0x01020304)
+    head = head.ljust(128, b"\0") + b"a" * 16 + b"b" * 16
+    head = head.ljust(192, b"\0") + struct.pack("<III", 0, 2, 3)
+    entries = b"".join(bytes([n]) * 32 + struct.pack("<IIII", pack, 64, 50, 16384 | 1 << 24)
+                       for n, pack in ((1, 0), (1, 1), (200, 1)))
+    put("repo_run", "good", head.ljust(512, b"\0") + entries)
+    put("repo_run", "far-pack", head.ljust(512, b"\0") + entries.replace(struct.pack("<II", 1, 64), b"\xff" * 8))
+    put("repo_run", "fan", head[:192] + struct.pack("<III", 9, 2, 90).ljust(320, b"\0") + entries)
+
+
 # ---- VMDK files: see vmdk_input.h ----
+
 
 def vmdk_file(name, size, pieces):
     out = bytes((len(name),)) + name.encode() + struct.pack("<IH", size, len(pieces))
@@ -570,6 +620,7 @@ def vmdks():
 
 
 if __name__ == "__main__":
+    repositories()
     vmdks()
     hosts()
     mirrors()

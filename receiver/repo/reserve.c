@@ -1,0 +1,48 @@
+/* Room that is given up when a full disk keeps us from cleaning up. */
+#include <stdlib.h>
+
+#include "protocol/base/err.h"
+#include "receiver/repo/repo_care.h"
+#include "receiver/repo/repo_private.h"
+
+enum { STEP_BYTES = 1 << 20 };
+
+int repo_reserve_make(struct storage *s, struct err *e)
+{
+    struct storage_upload *u;
+    uint8_t *zeros = calloc(1, STEP_BYTES);
+
+    if (zeros == NULL)
+        return err_sys(e, "getting memory");
+    if (storage_begin(s, NAME_RESERVE, &u, e) != 0)
+        goto fail;
+    for (size_t at = 0; at < RESERVE_BYTES; at += STEP_BYTES)
+        if (storage_write(u, zeros, STEP_BYTES, e) != 0) {
+            storage_drop(u);
+            goto fail;
+        }
+    free(zeros);
+    return storage_publish(u, e);
+
+fail:
+    free(zeros);
+    return err_add(e, "making the reserve");
+}
+
+int repo_reserve_drop(struct repo *r, struct err *e)
+{
+    if (storage_remove(r->storage, NAME_RESERVE, e) != 0)
+        return -1;
+    return storage_barrier(r->storage, e);
+}
+
+int repo_reserve_restore(struct repo *r, struct err *e)
+{
+    uint64_t size;
+
+    if (storage_size(r->storage, NAME_RESERVE, &size, e) == 0)
+        return 0;
+    if (e->code != ERR_NOT_FOUND || repo_reserve_make(r->storage, e) != 0)
+        return -1;
+    return storage_barrier(r->storage, e);
+}
