@@ -231,26 +231,25 @@ static void ready_disks(struct vm_read *r)
 }
 
 /* For the source end in this process: a disk by its flat file, or by the tip of its chain. */
-static int open_by_dd(void *context, enum disk_format format, const char *path,
-                      uint64_t capacity_bytes, struct source **out, enum hole_knowledge *holes,
-                      struct err *e)
+static int open_by_dd(void *context, const struct agent_disk *disk, struct source **out,
+                      enum hole_knowledge *holes, struct err *e)
 {
     struct vm_read *r = context;
     uint64_t stall_ms = r->options->stall_timeout_s * 1000;
     struct vmdk_config config = { .flags = VMDK_ONLY_ESXI };
 
     *holes = HOLES_NONE; /* the map is told like to an agent */
-    if (format == DISK_FLAT)
-        return dd_source_open(out, r->host, path, capacity_bytes, NULL, stall_ms, e);
+    if (disk->format == DISK_FLAT)
+        return dd_source_open(out, r->host, disk->path, disk->capacity_bytes, NULL, stall_ms, e);
     if (r->dd_files == NULL && dd_files_new(&r->dd_files, r->host, r->stores, stall_ms, e) != 0)
         return -1;
     config.files = r->dd_files;
-    if (vmdk_source_open(out, &config, path, e) != 0)
+    if (vmdk_source_open(out, &config, disk->path, e) != 0)
         return -1;
-    if ((*out)->capacity_bytes == capacity_bytes)
+    if ((*out)->capacity_bytes == disk->capacity_bytes)
         return 0;
     source_close(*out);
-    return err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", path);
+    return err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", disk->path);
 }
 
 /* The folders that chains lie in: an agent opens nothing outside them. */

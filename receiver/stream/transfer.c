@@ -48,9 +48,15 @@ static void warned(void *context, const struct msg_warning *w)
 
     if (w->code == WARNING_HOLES_WRONG)
         __atomic_store_n(&l->disk->holes_wrong, true, __ATOMIC_RELAXED);
+    if (w->code == WARNING_HINT_WRONG)
+        __atomic_store_n(&l->disk->hint_wrong, true, __ATOMIC_RELAXED);
     snprintf(text, sizeof text, "%.*s (byte %" PRIu64 ")", (int)w->tail_bytes,
              (const char *)w->tail, w->offset_bytes);
-    notice(l, w->code == WARNING_HOLES_WRONG ? NOTICE_WRONG_MAP : NOTICE_WORTH_KNOWING, text);
+    notice(l,
+           w->code == WARNING_HOLES_WRONG  ? NOTICE_WRONG_MAP
+           : w->code == WARNING_HINT_WRONG ? NOTICE_WRONG_HINT
+                                           : NOTICE_WORTH_KNOWING,
+           text);
 }
 
 /* ---- opening ---- */
@@ -58,12 +64,18 @@ static void warned(void *context, const struct msg_warning *w)
 static int disk_open(struct lane *l, struct err *e)
 {
     struct transfer_disk *d = l->disk;
+    struct agent_disk wanted = {
+        .number = l->number,
+        .format = d->format != 0 ? d->format : DISK_FLAT,
+        .path = d->path,
+        .since = d->since,
+        .since_block = d->since != NULL ? d->sink->block_bytes : 0,
+        .capacity_bytes = d->capacity_bytes,
+    };
     struct msg_disk_opened opened;
-    enum disk_format format = d->format != 0 ? d->format : DISK_FLAT;
 
     if (failpoint("transfer.disk-open", e) != 0 ||
-        agent_session_disk_open(*l->transfer->session, l->number, format, d->path,
-                                d->capacity_bytes, &opened, e) != 0)
+        agent_session_disk_open(*l->transfer->session, &wanted, &opened, e) != 0)
         return -1;
     d->allocated_bytes = opened.allocated_bytes;
     if (opened.holes != HOLES_NONE || d->holes == NULL || d->holes->count == 0)
