@@ -42,8 +42,8 @@ def flipped(data, at, count, r):
 
 
 def flipped_header(data, r):
-    """Another header, never with a greater length: such a record is waited for, fed by heartbeats,
-    until the stall time-out; README.md, "Not yet"."""
+    """Another header, never with a greater length: the rest of such a record is waited for too long
+    for a test; README.md, "Left out"."""
     bits = [b for b in range(64) if b >= 32 or data[b // 8] >> b % 8 & 1]
     data = bytearray(data)
     bit = r.choice(bits)
