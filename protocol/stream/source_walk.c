@@ -21,6 +21,8 @@ enum {
     ANNOUNCE_BYTES = 64 << 20, /* reads announced at once, and the longest run without a word */
     OPS_MAX = 2 * PIECES_MAX + 2,
 };
+/* Planning may mean reading tables, so it keeps near the walk, whatever the size of the disk. */
+#define PLAN_AHEAD_BYTES (UINT64_C(16) << 30)
 
 /* A run of the plan that was sent and is not walked yet. */
 struct plan_run {
@@ -253,14 +255,15 @@ static int plan_send(struct source_walk *w, bool *progress, struct err *e)
     size_t cost;
 
     /* The next piece goes out when at most half of the last one is left to walk. */
-    if (at == w->capacity || w->plan_count - w->plan_first > PLAN_RUNS / 2 ||
+    if (at == w->capacity || at - w->walk_at >= PLAN_AHEAD_BYTES ||
+        w->plan_count - w->plan_first > PLAN_RUNS / 2 ||
         w->may_send < MSG_FIXED_plan + 8 * w->plan_room)
         return 0;
     memmove(w->plan, w->plan + w->plan_first, (w->plan_count - w->plan_first) * sizeof w->plan[0]);
     w->plan_count -= w->plan_first;
     w->plan_first = 0;
     runs = w->plan + w->plan_count;
-    while (at < w->capacity) {
+    while (at < w->capacity && at - w->walk_at < PLAN_AHEAD_BYTES) {
         struct plan_run next;
 
         if (plan_next(w, at, &next, e) != 0)
