@@ -6,7 +6,10 @@
 #include "protocol/base/err.h"
 #include "protocol/block/file_source.h"
 #include "protocol/block/source.h"
+#include "protocol/block/digest.h"
 #include "protocol/vmdk/chain.h"
+#include "protocol/vmdk/since.h"
+#include "protocol/wire/crypto.h"
 
 enum { CHAIN_CACHE_BYTES = 1 << 20 }; /* a walk meets each table once */
 
@@ -35,8 +38,26 @@ static int make_files(struct disks *d, struct err *e)
     return vmdk_local_files_new(&d->files, volumes, d->volume_count, e);
 }
 
-static int open_chain(struct disks *d, const char *tip, uint64_t capacity_bytes,
-                      struct source **out, enum hole_knowledge *holes, struct err *e)
+/* Only what was written since the link at `place` was frozen.  c is closed when this fails. */
+static int look_back(struct vmdk_chain *c, const char *place, uint32_t block_bytes,
+                     struct source **out, struct err *e)
+{
+    uint64_t random[SINCE_CHECKS];
+    size_t index;
+
+    if (!block_size_valid(block_bytes))
+        err_set(e, ERR_PEER, "a hint in blocks of %u bytes", (unsigned)block_bytes);
+    else if (vmdk_chain_find(c, place, &index, e) == 0 &&
+             crypto_random(random, sizeof random, e) == 0 &&
+             vmdk_since_new(out, c, index, block_bytes, random, e) == 0)
+        return 0;
+    vmdk_chain_close(c);
+    return -1;
+}
+
+static int open_chain(struct disks *d, const char *tip, const char *since, uint32_t since_block,
+                      uint64_t capacity_bytes, struct source **out, enum hole_knowledge *holes,
+                      struct err *e)
 {
     struct vmdk_config config = { .cache_bytes = CHAIN_CACHE_BYTES, .flags = VMDK_ONLY_ESXI };
     struct vmdk_chain *c = NULL;
@@ -53,6 +74,8 @@ static int open_chain(struct disks *d, const char *tip, uint64_t capacity_bytes,
         return err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", tip);
     }
     *holes = vmdk_chain_seeks_holes(c) ? HOLES_SEEK : HOLES_NONE;
+    if (since != NULL)
+        return look_back(c, since, since_block, out, e);
     *out = s;
     return 0;
 }
@@ -71,20 +94,27 @@ static int open_flat(const char *path, uint64_t capacity_bytes, struct source **
 int disks_open(struct disks *d, const struct msg_disk_open *m, struct source **out,
                enum hole_knowledge *holes, struct err *e)
 {
-    char path[4096 + 1];
+    char path[8192 + 2] = { 0 }; /* ends both */
+    const char *since = NULL;
+    size_t bytes;
 
-    if (m->tail_bytes == 0 || m->tail_bytes >= sizeof path || m->tail[0] != '/' ||
-        memchr(m->tail, 0, m->tail_bytes) != NULL)
+    if (m->tail_bytes == 0 || m->tail_bytes > sizeof path - 2 || m->tail[0] != '/')
         return err_set(e, ERR_PEER, "a path that is none");
     memcpy(path, m->tail, m->tail_bytes);
-    path[m->tail_bytes] = 0;
+    bytes = strlen(path);
+    if (bytes < m->tail_bytes) {
+        since = path + bytes + 1;
+        if (m->format != DISK_CHAIN || since[0] != '/' ||
+            bytes + 1 + strlen(since) != m->tail_bytes)
+            return err_set(e, ERR_PEER, "a second path that is none");
+    }
     if (m->capacity_bytes == 0)
         return err_set(e, ERR_PEER, "a disk without capacity");
     switch (m->format) {
     case DISK_FLAT:
         return open_flat(path, m->capacity_bytes, out, holes, e);
     case DISK_CHAIN:
-        return open_chain(d, path, m->capacity_bytes, out, holes, e);
+        return open_chain(d, path, since, m->since_block, m->capacity_bytes, out, holes, e);
     default:
         return err_set(e, ERR_UNSUPPORTED, "a disk format of number %u", m->format);
     }

@@ -12,6 +12,8 @@ enum extent_kind {
     EXTENT_CHECK = 4   /* said to be kept as well, but to be read, to see whether the hint lies */
 };
 
+enum { EXTENT_CHECKS_MAX = 64 }; /* blocks that a source gives as EXTENT_CHECK */
+
 struct extent {
     uint64_t offset_bytes;
     uint64_t length_bytes;

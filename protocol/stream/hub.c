@@ -358,6 +358,8 @@ static int tend(struct hub *h, struct link_slot *slot, uint64_t now, bool patien
 
     if (now > heard && now - heard > limit)
         return err_set(e, ERR_NETWORK, "no sign of life for %" PRIu64 " s", (now - heard) / 1000);
+    if (link_is_late(slot->link, now, h->config.silence_ms))
+        return err_set(e, ERR_NETWORK, "a record that was begun does not end");
     if (now - link_spoke_ms(slot->link) >= h->config.heartbeat_ms &&
         link_queued(slot->link) < LINK_QUEUE_MARK) {
         struct msg_heartbeat beat = { .clock_ms = now };

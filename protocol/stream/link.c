@@ -13,7 +13,8 @@
 enum {
     CHUNK_BYTES = (256 << 10) + 4096, /* four blocks of the usual size */
     WAKE_BYTES = 256 << 10,           /* of bulk are worth a turn of the loop */
-    CHUNKS_SPARE = 8, /* a queue at its mark, with what a record leaves unused of a chunk */
+    CHUNKS_SPARE = 8,         /* a queue at its mark, with what a record leaves unused of a chunk */
+    SLOWEST_BYTES = 16 << 10, /* that a line which is worth waiting for brings in a second */
     IN_BYTES_MIN = 256 << 10,
     IN_BYTES_BULK = 1 << 20, /* where blocks come: many at a time save wake-ups */
 };
@@ -38,6 +39,8 @@ struct link {
     size_t payload_max;
     uint64_t heard_ms;
     uint64_t received_bytes;
+    size_t begun_bytes; /* of the record whose first bytes are there; 0: none */
+    uint64_t begun_ms;
 
     /* Held from reserving to committing, so that records are sealed in the order of the queue. */
     pthread_mutex_t seal_lock;
@@ -426,8 +429,13 @@ int link_next(struct link *l, struct message_header *header, const uint8_t **bod
         return 0;
     if (record_peek(record, l->payload_max, &record_bytes, e) != 0)
         return -1;
-    if (have < record_bytes)
+    if (have < record_bytes) {
+        if (l->begun_bytes == 0)
+            l->begun_ms = io_clock_ms();
+        l->begun_bytes = record_bytes;
         return 0;
+    }
+    l->begun_bytes = 0;
     if (record_open(&l->rx, record, record_bytes, &payload, &payload_bytes, e) != 0)
         return -1;
     l->in_start += record_bytes;
@@ -436,6 +444,12 @@ int link_next(struct link *l, struct message_header *header, const uint8_t **bod
     *body = payload + MESSAGE_HEADER_BYTES;
     *body_bytes = payload_bytes - MESSAGE_HEADER_BYTES;
     return 1;
+}
+
+bool link_is_late(const struct link *l, uint64_t now_ms, uint64_t patience_ms)
+{
+    return l->begun_bytes > 0 && now_ms > l->begun_ms &&
+           now_ms - l->begun_ms > patience_ms + l->begun_bytes * 1000 / SLOWEST_BYTES;
 }
 
 uint64_t link_heard_ms(const struct link *l)

@@ -109,6 +109,13 @@ int link_receive(struct link *l, struct err *e);
 int link_next(struct link *l, struct message_header *header, const uint8_t **body,
               size_t *body_bytes, struct err *e);
 
+/*
+ * A record was begun so long ago that it will not end: patience_ms, and its bytes at 16 KiB a
+ * second.  Its length stands unproved in front of it, and what comes meanwhile, signs of life
+ * included, would disappear in it.
+ */
+bool link_is_late(const struct link *l, uint64_t now_ms, uint64_t patience_ms);
+
 /* Times of io_clock_ms at which bytes came last and were queued last. */
 uint64_t link_heard_ms(const struct link *l);
 uint64_t link_spoke_ms(struct link *l);

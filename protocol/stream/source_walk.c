@@ -21,11 +21,14 @@ enum {
     ANNOUNCE_BYTES = 64 << 20, /* reads announced at once, and the longest run without a word */
     OPS_MAX = 2 * PIECES_MAX + 2,
 };
+/* Planning may mean reading tables, so it keeps near the walk, whatever the size of the disk. */
+#define PLAN_AHEAD_BYTES (UINT64_C(16) << 30)
 
 /* A run of the plan that was sent and is not walked yet. */
 struct plan_run {
     uint64_t offset_bytes, length_bytes;
     enum plan_kind kind;
+    bool check; /* one block, read to see whether a hint lies; told apart until it is planned */
 };
 
 /* What is to be emitted, in the order of the disk: a piece that is being read, or a run without
@@ -59,6 +62,10 @@ struct source_walk {
     uint64_t plan_at; /* planned and told up to here */
     size_t plan_room, plan_first, plan_count;
     struct plan_run plan[2 * PLAN_RUNS];
+
+    /* blocks that are read only to check the hint, ascending */
+    uint64_t checks[EXTENT_CHECKS_MAX];
+    size_t check_first, check_count;
 
     /* walk */
     uint64_t walk_at;      /* handed to ops up to here */
@@ -209,7 +216,7 @@ static enum plan_kind plan_kind_of(const struct source_walk *w, enum extent_kind
         return PLAN_ZERO;
     if (kind == EXTENT_KEPT && !w->ignore_hints)
         return PLAN_UNREAD;
-    return PLAN_READ;
+    return PLAN_READ; /* EXTENT_CHECK too */
 }
 
 /* The next run of whole blocks of one kind from offset on. */
@@ -232,6 +239,7 @@ static int plan_next(struct source_walk *w, uint64_t offset, struct plan_run *ou
     }
     end += (w->block - end % w->block) % w->block;
     out->length_bytes = min_u64(end, w->capacity) - offset;
+    out->check = x.kind == EXTENT_CHECK && !w->ignore_hints && w->check_count < EXTENT_CHECKS_MAX;
     return 0;
 }
 
@@ -247,14 +255,15 @@ static int plan_send(struct source_walk *w, bool *progress, struct err *e)
     size_t cost;
 
     /* The next piece goes out when at most half of the last one is left to walk. */
-    if (at == w->capacity || w->plan_count - w->plan_first > PLAN_RUNS / 2 ||
+    if (at == w->capacity || at - w->walk_at >= PLAN_AHEAD_BYTES ||
+        w->plan_count - w->plan_first > PLAN_RUNS / 2 ||
         w->may_send < MSG_FIXED_plan + 8 * w->plan_room)
         return 0;
     memmove(w->plan, w->plan + w->plan_first, (w->plan_count - w->plan_first) * sizeof w->plan[0]);
     w->plan_count -= w->plan_first;
     w->plan_first = 0;
     runs = w->plan + w->plan_count;
-    while (at < w->capacity) {
+    while (at < w->capacity && at - w->walk_at < PLAN_AHEAD_BYTES) {
         struct plan_run next;
 
         if (plan_next(w, at, &next, e) != 0)
@@ -265,6 +274,8 @@ static int plan_send(struct source_walk *w, bool *progress, struct err *e)
             break;
         else
             runs[count++] = next;
+        if (next.check)
+            w->checks[w->check_count++] = at;
         at += next.length_bytes;
     }
     for (size_t i = 0; i < count; i++)
@@ -421,6 +432,29 @@ static int block_send(struct source_walk *w, const struct piece_block *b, uint64
     return 1;
 }
 
+/* A block that was read to check the hint must be what the sink has: else nothing is believed. */
+static int check_hint(struct source_walk *w, const struct piece_block *b, uint64_t offset,
+                      struct err *e)
+{
+    static const char text[] = "a block that the change hint calls kept has changed";
+    struct msg_warning warning = {
+        .code = WARNING_HINT_WRONG,
+        .offset_bytes = offset,
+        .tail = (const uint8_t *)text,
+        .tail_bytes = sizeof text - 1,
+    };
+
+    if (w->check_first == w->check_count || w->checks[w->check_first] != offset)
+        return 0;
+    w->check_first++;
+    w->totals.sampled_bytes += min_u64(w->block, w->capacity - offset);
+    if (!b->known || digest_equal(&b->digest, &b->held))
+        return 0;
+    if (link_send_warning(stream_link(w->stream), stream_id(w->stream), &warning, e) != 0)
+        return -1;
+    return err_set(e, ERR_SOURCE, "%s (byte %" PRIu64 ")", text, offset);
+}
+
 /* Emit what is left of a finished piece.  1 when it is used up, 0 when it must wait, -1. */
 static int piece_emit(struct source_walk *w, struct piece *piece, struct err *e)
 {
@@ -432,6 +466,8 @@ static int piece_emit(struct source_walk *w, struct piece *piece, struct err *e)
 
         if (w->may_send < MSG_FIXED_run)
             return 0;
+        if (check_hint(w, b, offset, e) != 0)
+            return -1;
         if (b->kind == PIECE_DATA) {
             rc = block_send(w, b, offset, e);
             if (rc == 1) {

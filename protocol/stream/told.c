@@ -162,8 +162,9 @@ bool told_fill(const struct told *t, struct piece *piece)
         for (; at < stop; at += t->block_bytes) {
             struct piece_block *b = &piece->blocks[(at - piece->offset_bytes) / t->block_bytes];
 
-            b->known = h->held.kind == HELD_DIGESTS;
-            if (b->known)
+            b->known = h->held.kind != HELD_UNKNOWN;
+            b->held = (struct digest){ { 0 } };
+            if (h->held.kind == HELD_DIGESTS)
                 memcpy(b->held.b,
                        h->held.tail + (at - h->held.offset_bytes) / t->block_bytes * DIGEST_BYTES,
                        DIGEST_BYTES);

@@ -82,15 +82,8 @@ static void since_close(struct source *source)
 
 static const struct source_ops since_ops = { since_extent_at, since_read, since_close };
 
-static int by_number(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-    return x < y ? -1 : x > y;
-}
-
 int vmdk_since_new(struct source **out, struct vmdk_chain *c, size_t index, uint32_t block_bytes,
-                   unsigned checks, uint64_t (*pick)(uint64_t below), struct err *e)
+                   const uint64_t random[SINCE_CHECKS], struct err *e)
 {
     struct source *disk = vmdk_chain_source(c);
     uint64_t blocks =
@@ -98,7 +91,7 @@ int vmdk_since_new(struct source **out, struct vmdk_chain *c, size_t index, uint
     const struct vmdk_link *link;
     struct since *s;
 
-    if (index == 0 || index >= vmdk_chain_link_count(c) || checks > SINCE_CHECKS)
+    if (index == 0 || index >= vmdk_chain_link_count(c))
         return err_set(e, ERR_LIMIT, "there is no link %zu to look back to", index);
     link = vmdk_chain_link(c, index);
     if (link->capacity_bytes != disk->capacity_bytes)
@@ -116,14 +109,13 @@ int vmdk_since_new(struct source **out, struct vmdk_chain *c, size_t index, uint
     s->index = index;
     s->block_bytes = block_bytes;
     /* One of each of equal parts, so that none is drawn twice and all of the disk is looked at. */
-    for (unsigned i = 0; i < checks && blocks > 0; i++) {
-        uint64_t from = blocks / checks * i + min_u64(i, blocks % checks);
-        uint64_t part = blocks / checks + (i < blocks % checks);
+    for (uint64_t i = 0; i < SINCE_CHECKS; i++) {
+        uint64_t from = blocks / SINCE_CHECKS * i + min_u64(i, blocks % SINCE_CHECKS);
+        uint64_t part = blocks / SINCE_CHECKS + (i < blocks % SINCE_CHECKS);
 
         if (part > 0)
-            s->checks[s->check_count++] = from + pick(part);
+            s->checks[s->check_count++] = from + random[i] % part;
     }
-    qsort(s->checks, s->check_count, sizeof s->checks[0], by_number);
     *out = &s->base;
     return 0;
 }

@@ -12,20 +12,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "protocol/block/extent.h"
+
 struct err;
 struct source;
 struct vmdk_chain;
 
-enum { SINCE_CHECKS = 64 };
+enum { SINCE_CHECKS = EXTENT_CHECKS_MAX };
 
 /*
  * The disk of c since link `index` (1 or more, below the tip) was frozen, in whole blocks.  It owns
- * the chain from then on: closing it closes c.  checks blocks (at most SINCE_CHECKS) are drawn by
- * the random numbers of pick, below the given bound.
+ * the chain from then on: closing it closes c.  One block to be checked is drawn by each number of
+ * random, if what it falls on is kept.
  * 0, or -1: ERR_SOURCE (the disk has grown since: the hint says nothing), ERR_LIMIT, ERR_SYSTEM;
  * then c stays the caller's.
  */
 int vmdk_since_new(struct source **out, struct vmdk_chain *c, size_t index, uint32_t block_bytes,
-                   unsigned checks, uint64_t (*pick)(uint64_t below), struct err *e);
+                   const uint64_t random[SINCE_CHECKS], struct err *e);
 
 #endif

@@ -89,7 +89,10 @@ enum disk_format {
     DISK_CHAIN = 2 /* VMDK links as ESXi keeps them, from the tip down to the base */
 };
 enum hole_knowledge { HOLES_NONE = 0, HOLES_SEEK = 1, HOLES_MAP = 2 };
-enum warning_code { WARNING_HOLES_WRONG = 1 };
+enum warning_code {
+    WARNING_HOLES_WRONG = 1, /* a claimed hole holds data: all is read */
+    WARNING_HINT_WRONG = 2   /* what a change hint calls kept has changed: the stream fails */
+};
 enum plan_kind {
     PLAN_READ = 0,  /* will be read */
     PLAN_ZERO = 1,  /* known to be zeros */

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 void (*record_nonce_audit)(uint64_t key, const uint8_t nonce[AEAD_NONCE_BYTES]);
+void (*record_key_audit)(uint64_t key, const uint8_t secret[AEAD_KEY_BYTES]);
 static atomic_uint_least64_t keys_started;
 #endif
 
@@ -22,6 +23,8 @@ int record_key_start(struct record_key *k, const struct aead *aead, enum record_
     *k = (struct record_key){ .aead = aead, .key = key, .mode = mode };
 #ifdef VMFERRY_TEST_HOOKS
     k->audit = ++keys_started;
+    if (record_key_audit != NULL)
+        record_key_audit(k->audit, secret);
 #endif
     return 0;
 }

@@ -99,6 +99,8 @@ int record_open(struct record_key *k, uint8_t *record, size_t record_bytes, uint
 #ifdef VMFERRY_TEST_HOOKS
 /* Called with the number of the key, the direction of use and the nonce of every record sealed. */
 extern void (*record_nonce_audit)(uint64_t key, const uint8_t nonce[AEAD_NONCE_BYTES]);
+/* Called when a key gets its number. */
+extern void (*record_key_audit)(uint64_t key, const uint8_t secret[AEAD_KEY_BYTES]);
 #endif
 
 #endif

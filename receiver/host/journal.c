@@ -14,6 +14,7 @@
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/lock.h"
 #include "receiver/base/publish.h"
 
@@ -24,6 +25,7 @@
 
 enum { FILE_NAME_ROOM = JOURNAL_TOKEN_ROOM + 8 };
 #define FOLDER_LOCK_MS UINT64_C(30000)
+#define POINTS_OF(entry) ((entry)->kind == JOURNAL_AGENT ? "journal.agent" : "journal.snapshot")
 
 struct journal {
     int folder;
@@ -444,6 +446,8 @@ static int write_entry(struct journal *j, const struct journal_entry *entry, enu
         rc = publish_bytes(j->folder, name, text.data, text.count, 0600, how, e);
     lock_release(&folder);
     bytes_free(&text);
+    if (rc == 0)
+        rc = failpoint_of(POINTS_OF(entry), journal_state_name(entry->state), e);
     return rc == 0 ? 0 : err_add(e, "writing the journal");
 }
 
@@ -587,6 +591,8 @@ int journal_done(struct journal_ticket *t, struct err *e)
         entry_name(name, t->entry.token, LOCK_END);
         unlinkat(t->journal->folder, name, 0);
     }
+    if (rc == 0)
+        rc = failpoint_of(POINTS_OF(&t->entry), "gone", e);
     journal_leave(t);
     return rc == 0 ? 0 : err_add(e, "closing a journal entry");
 }

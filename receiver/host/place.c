@@ -13,6 +13,7 @@
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/log.h"
 #include "receiver/host/datastores.h"
 #include "receiver/host/host.h"
@@ -214,7 +215,9 @@ int place_remove(struct host *h, struct placed *p, struct err *e)
     /* Written down or not: the folder goes. */
     if (journal_step(p->ticket, JOURNAL_REMOVING, host_now(h), e) != 0)
         log_warning("%s", e->text);
-    if (place_remove_entry(h, journal_entry_of(p->ticket), &removed, e) != 0)
+    if (failpoint("place.remove", e) != 0 ||
+        place_remove_entry(h, journal_entry_of(p->ticket), &removed, e) != 0 ||
+        failpoint("place.removed", e) != 0)
         return -1;
     rc = journal_done(p->ticket, e);
     p->ticket = NULL;
@@ -373,7 +376,8 @@ enum place_outcome place_judge_start(int status, const char *complaint, char *re
         snprintf(
             reason, room,
             "the host runs only programs of its own (setting /User/execInstalledOnly: \"%s\"), so "
-            "the disks are read over SSH with dd: slower, with the same result; --allow-exec, which "
+            "the disks are read over SSH with dd: slower, with the same result; --allow-exec, "
+            "which "
             "is to lift that setting for the time of a run, is not there yet",
             line);
         return PLACE_REFUSED;
@@ -423,12 +427,13 @@ static int place_at(struct host *h, struct journal *j, const char *parent,
                     struct err *e)
 {
     if (begin(h, j, parent, agent, out, e) != 0 || make_folder(h, out->folder, e) != 0 ||
+        failpoint("place.folder", e) != 0 ||
         journal_step(out->ticket, JOURNAL_CREATED, host_now(h), e) != 0)
         return -1;
     if (transport_upload(h->transport, agent->data, agent->count, -1, out->path, 0700, UPLOAD_MS,
                          e) != 0)
         return err_add(e, "sending the agent");
-    if (check_hash(h, out->path, agent, e) != 0)
+    if (failpoint("place.uploaded", e) != 0 || check_hash(h, out->path, agent, e) != 0)
         return -1;
     return try_start(h, out, elsewhere, e);
 }

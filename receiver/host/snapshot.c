@@ -8,6 +8,7 @@
 
 #include "protocol/base/err.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/log.h"
 #include "receiver/host/host.h"
 #include "receiver/host/inventory.h"
@@ -308,7 +309,9 @@ static int attempt(struct host *h, struct journal *j, const struct vm *vm,
     memcpy(tag.token, entry->token, sizeof tag.token);
     snapshot_tag_write(&tag, s->name);
     s->made = entry->created;
-    if (create_and_look(h, s, wish, quiesce, &seen, &how, e) != 0)
+    if (failpoint("snapshot.create", e) != 0 ||
+        create_and_look(h, s, wish, quiesce, &seen, &how, e) != 0 ||
+        failpoint("snapshot.asked", e) != 0)
         return err_add(e,
                        "taking a snapshot of VM %s (if it comes, a later run or `vmferry cleanup` "
                        "removes it)",

@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/log.h"
 #include "receiver/host/host.h"
 #include "receiver/host/inventory.h"
@@ -120,7 +121,8 @@ static int remove_it(struct host *h, struct removal *r, bool *removed, struct er
             return -1;
         if (!there)
             return 0;
-        if (remove_once(h, r, e) == 0) {
+        if (failpoint("snapshot.remove", e) == 0 && remove_once(h, r, e) == 0 &&
+            failpoint("snapshot.removed", e) == 0) {
             *removed = true;
             return 0;
         }

@@ -12,6 +12,7 @@
 #include "protocol/vmdk/chain.h"
 #include "protocol/vmdk/files.h"
 #include "protocol/wire/record.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/log.h"
 #include "receiver/base/state.h"
 #include "receiver/base/stop.h"
@@ -230,26 +231,25 @@ static void ready_disks(struct vm_read *r)
 }
 
 /* For the source end in this process: a disk by its flat file, or by the tip of its chain. */
-static int open_by_dd(void *context, enum disk_format format, const char *path,
-                      uint64_t capacity_bytes, struct source **out, enum hole_knowledge *holes,
-                      struct err *e)
+static int open_by_dd(void *context, const struct agent_disk *disk, struct source **out,
+                      enum hole_knowledge *holes, struct err *e)
 {
     struct vm_read *r = context;
     uint64_t stall_ms = r->options->stall_timeout_s * 1000;
     struct vmdk_config config = { .flags = VMDK_ONLY_ESXI };
 
     *holes = HOLES_NONE; /* the map is told like to an agent */
-    if (format == DISK_FLAT)
-        return dd_source_open(out, r->host, path, capacity_bytes, NULL, stall_ms, e);
+    if (disk->format == DISK_FLAT)
+        return dd_source_open(out, r->host, disk->path, disk->capacity_bytes, NULL, stall_ms, e);
     if (r->dd_files == NULL && dd_files_new(&r->dd_files, r->host, r->stores, stall_ms, e) != 0)
         return -1;
     config.files = r->dd_files;
-    if (vmdk_source_open(out, &config, path, e) != 0)
+    if (vmdk_source_open(out, &config, disk->path, e) != 0)
         return -1;
-    if ((*out)->capacity_bytes == capacity_bytes)
+    if ((*out)->capacity_bytes == disk->capacity_bytes)
         return 0;
     source_close(*out);
-    return err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", path);
+    return err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", disk->path);
 }
 
 /* The folders that chains lie in: an agent opens nothing outside them. */
@@ -312,7 +312,7 @@ static int start_session(struct vm_read *r, struct err *e)
         config.dial_address = r->dial_address;
         config.dial_port = data->connect.port;
     }
-    rc = agent_session_start(&r->session, &config, e);
+    rc = failpoint("session.start", e) == 0 ? agent_session_start(&r->session, &config, e) : -1;
     if (rc != 0 && config.listen_address != NULL && e->code == ERR_BUSY &&
         data->channel == DATA_AUTO) {
         log_note("%s: %s; data goes through SSH", r->vm->name, e->text);
@@ -544,7 +544,8 @@ int vm_read_settle(struct vm_read *r, struct err *e)
     for (unsigned i = 0;; i++) {
         if (ensure_connected(r, e) != 0)
             return -1;
-        if (chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) == 0)
+        if (failpoint("read.settle", e) == 0 &&
+            chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) == 0)
             break;
         if (i == REPEATS_MAX || !cut_just_now(r, e))
             return -1;

@@ -14,6 +14,7 @@
 
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/mirror/sweep.h"
 #include "receiver/mirror/store.h"
 
@@ -155,7 +156,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
     if (r.digests.fd < 0 || set_lengths(&r, d, e) != 0)
         goto out;
     while (r.index.have) {
-        if (apply_entry(s, &r, d, e) != 0)
+        if (apply_entry(s, &r, d, e) != 0 || failpoint("mirror.applying", e) != 0)
             goto out;
         env_progress(&s->env, d->file, r.index.entry.block * d->block_bytes, d->capacity_bytes);
         if (patch_step(&r.index, e) != 0) {
@@ -393,18 +394,21 @@ static int publish_generation(struct store *s, struct manifest *c, struct err *e
 
     layout_name(name, "generation-%" PRIu64, c->number);
     if (io_sync(s->folder_fd, e) != 0 || drop_suspects(s, c, e) != 0 || note_stats(s, c, e) != 0 ||
-        manifest_save(c, s->store_fd, name, PUBLISH_REPLACE, e) != 0)
+        manifest_save(c, s->store_fd, name, PUBLISH_REPLACE, e) != 0 ||
+        failpoint("mirror.published", e) != 0)
         return -1;
     /* Without the commit there is nothing to repeat; the rest is tidying. */
-    if (publish_remove(s->store_fd, LAYOUT_COMMIT, e) != 0)
+    if (publish_remove(s->store_fd, LAYOUT_COMMIT, e) != 0 ||
+        failpoint("mirror.commit-removed", e) != 0)
         return -1;
     manifest_free(&s->newest);
     s->newest = *c;
     *c = (struct manifest){ 0 };
     if (file_remove(s->store_fd, LAYOUT_MOVED, e) != 0 ||
-        publish_remove(s->folder_fd, LAYOUT_INTERRUPTED, e) != 0)
+        publish_remove(s->folder_fd, LAYOUT_INTERRUPTED, e) != 0 ||
+        store_sweep(s, SWEEP_ALL, e) != 0)
         return -1;
-    return store_sweep(s, SWEEP_ALL, e);
+    return failpoint("mirror.redo-dropped", e);
 }
 
 static int apply_redos(struct store *s, struct manifest *c, struct err *e)
@@ -433,6 +437,8 @@ static int apply_manifest(struct store *s, struct manifest *c, struct err *e)
         return -1;
     /* With the mark, step 4 was done before the crash. */
     if (!folder_has(s->store_fd, LAYOUT_MOVED) && apply_redos(s, c, e) != 0)
+        return -1;
+    if (failpoint("mirror.applied", e) != 0)
         return -1;
     if (!folder_has(s->store_fd, LAYOUT_MOVED) && move_aside(s, c, e) != 0)
         return -1;

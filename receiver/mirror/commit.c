@@ -13,6 +13,7 @@
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/mirror/run.h"
 
 enum { ROOM_MARGIN = 1 << 20, REMOVED_TRIES = 1000, VERIFY_SLICES = 30 };
@@ -365,7 +366,8 @@ static int prepare(struct mirror_run *run, const struct mirror_facts *f, struct 
         if (d->included && d->base != NULL && run_reverse(run, d, &hole_bytes, e) != 0)
             return -1;
     }
-    if (fill_disks(run, f, e) != 0 || fill_others(run, e) != 0)
+    if (failpoint("mirror.delta-durable", e) != 0 || fill_disks(run, f, e) != 0 ||
+        fill_others(run, e) != 0)
         return -1;
     if (run->next.disk_count > 0)
         qsort(run->next.disks, run->next.disk_count, sizeof *run->next.disks, compare_disks);
@@ -399,9 +401,11 @@ int mirror_run_commit(struct mirror_run *run, const struct mirror_facts *facts,
     assert(!run->dry && !run->committed);
     for (size_t i = 0; i < run->count; i++)
         assert(!run->disks[i].sink_open);
-    if (prepare(run, facts, e) != 0 || publish_commit_record(run, e) != 0)
+    if (prepare(run, facts, e) != 0 || failpoint("mirror.commit", e) != 0 ||
+        publish_commit_record(run, e) != 0 || failpoint("mirror.committed", e) != 0)
         return err_add(e, "%s", m->folder);
-    if (run->first && (store_apply(&m->store, e) != 0 || mirror_publish_folder(m, e) != 0))
+    if (run->first && (store_apply(&m->store, e) != 0 || failpoint("mirror.rename", e) != 0 ||
+                       mirror_publish_folder(m, e) != 0 || failpoint("mirror.renamed", e) != 0))
         return err_add(e, "%s", m->folder);
     run->committed = true;
     out->number = run->next.number;

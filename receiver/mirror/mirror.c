@@ -102,7 +102,7 @@ static int make_dir(const char *path, struct err *e)
 
     if (copy == NULL) {
         err_sys(e, "getting memory");
-    } else if (mkdir(path, 0700) != 0) {
+    } else if (mkdir(path, 0700) != 0 && errno != EEXIST) { /* another run made it just now */
         err_sys(e, "making the folder %s", path);
     } else {
         parent = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -203,8 +203,11 @@ static int handshake_error(struct connection *c, int rc, struct err *e)
 {
     if (rc == LIBSSH2_ERROR_BANNER_RECV && !c->network_ended && c->network_errno == 0)
         return err_set(e, ERR_NETWORK, "what answers there is no SSH server");
-    if (rc == LIBSSH2_ERROR_KEX_FAILURE || rc == LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE) {
-        /* The host hangs up as well when it finds no common algorithm. */
+    if (rc == LIBSSH2_ERROR_KEX_FAILURE) {
+        /*
+         * The host hangs up as well when it finds no common algorithm.  Behind the agreement
+         * (KEY_EXCHANGE_FAILURE) an end of the connection is no more than that.
+         */
         c->network_ended = false;
         c->network_errno = 0;
     }

@@ -459,6 +459,18 @@ static struct link *control_of(struct agent_session *a, struct err *e)
     return l;
 }
 
+/* Two names with a NUL between, or one. */
+static int join_names(struct bytes *out, const char *first, const char *second, struct err *e)
+{
+    if (bytes_append(out, first, strlen(first), e) != 0)
+        return -1;
+    if (second == NULL)
+        return 0;
+    return bytes_append(out, "", 1, e) != 0 || bytes_append(out, second, strlen(second), e) != 0
+               ? -1
+               : 0;
+}
+
 int agent_session_volume(struct agent_session *a, const char *path, const char *alias,
                          struct err *e)
 {
@@ -470,9 +482,7 @@ int agent_session_volume(struct agent_session *a, const char *path, const char *
 
     if (a->config.command == NULL)
         return 0;
-    if (bytes_append(&names, path, strlen(path), e) != 0 ||
-        (alias != NULL && (bytes_append(&names, "", 1, e) != 0 ||
-                           bytes_append(&names, alias, strlen(alias), e) != 0)))
+    if (join_names(&names, path, alias, e) != 0)
         goto out;
     l = control_of(a, e);
     r = l != NULL ? request_begin(a, e) : NULL;
@@ -487,31 +497,39 @@ out:
     return rc;
 }
 
-int agent_session_disk_open(struct agent_session *a, uint32_t disk, enum disk_format format,
-                            const char *path, uint64_t capacity_bytes,
+int agent_session_disk_open(struct agent_session *a, const struct agent_disk *disk,
                             struct msg_disk_opened *opened, struct err *e)
 {
+    struct bytes names = { .ceiling = 8192 };
     struct msg_disk_open m = {
-        .disk = disk,
-        .format = (uint8_t)format,
-        .capacity_bytes = capacity_bytes,
-        .tail = (const uint8_t *)path,
-        .tail_bytes = strlen(path),
+        .disk = disk->number,
+        .format = (uint8_t)disk->format,
+        .capacity_bytes = disk->capacity_bytes,
+        .since_block = disk->since_block,
     };
-    struct link *l = control_of(a, e);
-    struct request *r = l != NULL ? request_begin(a, e) : NULL;
+    struct request *r = NULL;
+    struct link *l;
+    int rc = -1;
 
-    if (r == NULL)
-        return -1;
-    m.request = r->number;
     *opened = (struct msg_disk_opened){ 0 };
-    if (request_end(a, r, link_send_disk_open(l, 0, &m, e), REQUEST_MS + a->config.stall_ms, opened,
-                    e) != 0)
-        return -1;
-    if (opened->capacity_bytes != capacity_bytes || opened->allocated_bytes > capacity_bytes)
-        return err_set(e, ERR_PEER, "the agent opened a disk of %" PRIu64 " bytes",
-                       opened->capacity_bytes);
-    return 0;
+    if (join_names(&names, disk->path, disk->since, e) != 0)
+        goto out;
+    l = control_of(a, e);
+    r = l != NULL ? request_begin(a, e) : NULL;
+    if (r == NULL)
+        goto out;
+    m.request = r->number;
+    m.tail = names.data;
+    m.tail_bytes = names.count;
+    rc = request_end(a, r, link_send_disk_open(l, 0, &m, e), REQUEST_MS + a->config.stall_ms,
+                     opened, e);
+    if (rc == 0 && (opened->capacity_bytes != disk->capacity_bytes ||
+                    opened->allocated_bytes > disk->capacity_bytes))
+        rc = err_set(e, ERR_PEER, "the agent opened a disk of %" PRIu64 " bytes",
+                     opened->capacity_bytes);
+out:
+    bytes_free(&names);
+    return rc;
 }
 
 int agent_session_disk_holes(struct agent_session *a, uint32_t disk, const struct hole_map *map,

@@ -19,14 +19,15 @@ struct hole_map;
 struct source;
 struct transport;
 
+struct agent_disk;
+
 struct agent_session_config {
     /* An agent on a host: both set. */
     struct transport *transport;
     const char *command; /* for the host's shell: the agent and its argument --serve */
     /* A source end in this process: opens a disk by its path.  Used when command is NULL. */
-    int (*disk_open)(void *context, enum disk_format format, const char *path,
-                     uint64_t capacity_bytes, struct source **out, enum hole_knowledge *holes,
-                     struct err *e);
+    int (*disk_open)(void *context, const struct agent_disk *disk, struct source **out,
+                     enum hole_knowledge *holes, struct err *e);
     void *context;
 
     uint8_t mode_set;      /* record modes that the data connections may have */
@@ -59,15 +60,24 @@ bool agent_session_alive(struct agent_session *a, struct err *why);
 /* A number that no stream of this session had. */
 uint32_t agent_session_stream_number(struct agent_session *a);
 
+/* A disk that a source end is to open. */
+struct agent_disk {
+    uint32_t number; /* ours for it */
+    enum disk_format format;
+    const char *path;
+    const char *since; /* of DISK_CHAIN: look only at what lies above this link; NULL: at all */
+    uint32_t since_block;
+    uint64_t capacity_bytes; /* what it must have */
+};
+
 /* Requests.  0, or -1 with the source end's reason, or ERR_NETWORK. */
-int agent_session_disk_open(struct agent_session *a, uint32_t disk, enum disk_format format,
-                            const char *path, uint64_t capacity_bytes,
+int agent_session_disk_open(struct agent_session *a, const struct agent_disk *disk,
                             struct msg_disk_opened *opened, struct err *e);
 int agent_session_disk_holes(struct agent_session *a, uint32_t disk, const struct hole_map *map,
                              struct err *e);
 /*
- * Before the first chain: an agent may open links in this folder or below.  alias: another name that
- * links use for it.  A source end in this process knows its host's folders and is not asked.
+ * Before the first chain: an agent may open links in this folder or below.  alias: another name
+ * that links use for it.  A source end in this process knows its host's folders and is not asked.
  */
 int agent_session_volume(struct agent_session *a, const char *path, const char *alias,
                          struct err *e);

@@ -16,6 +16,7 @@
 #include "protocol/base/io.h"
 #include "protocol/base/net.h"
 #include "protocol/stream/thread.h"
+#include "receiver/base/failpoint.h"
 
 /* Outgoing ports that ESXi's firewall leaves open on 6.7 (replication, vMotion); documented for 7
  * and 8. */
@@ -63,6 +64,8 @@ static int listen_on(struct data_listener *l, struct err *e)
     socklen_t bytes;
     int on = 1;
 
+    if (failpoint("listener.listen", e) != 0)
+        return -1;
     for (size_t i = 0; i < count; i++) {
         if (net_address(l->config.address, ports[i], &a, &bytes, e) != 0)
             return err_add(e, "listening for data");
@@ -141,7 +144,7 @@ static int peer_answer(struct data_listener *l, struct pending *p)
         handshake_answer(l->config.secret, p->m1, &choice, m2, &keys, &e) != 0)
         return -1;
     data_socket_tune(p->fd);
-    if (io_write_all(p->fd, m2, sizeof m2, &e) == 0)
+    if (failpoint("listener.proved", &e) == 0 && io_write_all(p->fd, m2, sizeof m2, &e) == 0)
         rc = l->config.proved(l->config.context, p->fd, &keys);
     if (rc == 0)
         p->fd = -1;

@@ -23,12 +23,19 @@ static int open_disk(void *context, const struct msg_disk_open *m, struct source
                      enum hole_knowledge *holes, struct err *e)
 {
     struct local_source *l = context;
-    char path[4096 + 1];
+    char path[8192 + 2] = { 0 }; /* of our own making: one name, or two with a NUL between */
+    struct agent_disk disk = {
+        .number = m->disk,
+        .format = m->format,
+        .path = path,
+        .since_block = m->since_block,
+        .capacity_bytes = m->capacity_bytes,
+    };
 
     memcpy(path, m->tail, m->tail_bytes);
-    path[m->tail_bytes] = 0;
-    return l->config->disk_open(l->config->context, m->format, path, m->capacity_bytes, out, holes,
-                                e);
+    if (strlen(path) < m->tail_bytes)
+        disk.since = path + strlen(path) + 1;
+    return l->config->disk_open(l->config->context, &disk, out, holes, e);
 }
 
 /* The handshake as initiator; the other end of the pair answers at once. */

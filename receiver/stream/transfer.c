@@ -8,6 +8,7 @@
 #include "protocol/base/io.h"
 #include "protocol/block/hole_map.h"
 #include "protocol/stream/serve.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/stream/agent_session.h"
 
 enum { TURN_MS = 200, TCP_TRIES = 2, TCP_TRIES_FORCED = 4, RENEWALS_IN_A_ROW = 3 };
@@ -47,9 +48,15 @@ static void warned(void *context, const struct msg_warning *w)
 
     if (w->code == WARNING_HOLES_WRONG)
         __atomic_store_n(&l->disk->holes_wrong, true, __ATOMIC_RELAXED);
+    if (w->code == WARNING_HINT_WRONG)
+        __atomic_store_n(&l->disk->hint_wrong, true, __ATOMIC_RELAXED);
     snprintf(text, sizeof text, "%.*s (byte %" PRIu64 ")", (int)w->tail_bytes,
              (const char *)w->tail, w->offset_bytes);
-    notice(l, w->code == WARNING_HOLES_WRONG ? NOTICE_WRONG_MAP : NOTICE_WORTH_KNOWING, text);
+    notice(l,
+           w->code == WARNING_HOLES_WRONG  ? NOTICE_WRONG_MAP
+           : w->code == WARNING_HINT_WRONG ? NOTICE_WRONG_HINT
+                                           : NOTICE_WORTH_KNOWING,
+           text);
 }
 
 /* ---- opening ---- */
@@ -57,12 +64,18 @@ static void warned(void *context, const struct msg_warning *w)
 static int disk_open(struct lane *l, struct err *e)
 {
     struct transfer_disk *d = l->disk;
+    struct agent_disk wanted = {
+        .number = l->number,
+        .format = d->format != 0 ? d->format : DISK_FLAT,
+        .path = d->path,
+        .since = d->since,
+        .since_block = d->since != NULL ? d->sink->block_bytes : 0,
+        .capacity_bytes = d->capacity_bytes,
+    };
     struct msg_disk_opened opened;
 
-    enum disk_format format = d->format != 0 ? d->format : DISK_FLAT;
-
-    if (agent_session_disk_open(*l->transfer->session, l->number, format, d->path,
-                                d->capacity_bytes, &opened, e) != 0)
+    if (failpoint("transfer.disk-open", e) != 0 ||
+        agent_session_disk_open(*l->transfer->session, &wanted, &opened, e) != 0)
         return -1;
     d->allocated_bytes = opened.allocated_bytes;
     if (opened.holes != HOLES_NONE || d->holes == NULL || d->holes->count == 0)
@@ -86,7 +99,8 @@ static int choose_connection(struct lane *l, struct err *e)
         return 0;
     if (l->tcp_failures >= tries)
         return err_set(e, ERR_NETWORK, "the data channel over TCP failed %u times", tries);
-    if (agent_session_dial(*t->session, &l->connection, e) == 0) {
+    if (failpoint("transfer.dial", e) == 0 &&
+        agent_session_dial(*t->session, &l->connection, e) == 0) {
         t->tcp_works = true;
         return 0;
     }
@@ -130,6 +144,8 @@ static int lane_open(struct lane *l, struct err *e)
     l->disk->over_tcp = l->connection != CONTROL_CONNECTION;
     if (sink_walk_start(l->walk, agent_session_streams(*t->session), id, l->connection, &l->stream,
                         e) != 0)
+        return -1;
+    if (failpoint("transfer.stream-open", e) != 0)
         return -1;
     return agent_session_stream_open(*t->session, id, &open, e);
 }

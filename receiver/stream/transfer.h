@@ -24,9 +24,10 @@ enum {
 
 struct transfer_disk {
     /* given */
-    const char *name; /* for messages: scsi0:0 */
+    const char *name;        /* for messages: scsi0:0 */
     enum disk_format format; /* 0: DISK_FLAT */
     const char *path;        /* for the source end */
+    const char *since;       /* the link as which the sink's store has it; NULL: no hint */
     uint64_t capacity_bytes;
     const struct hole_map *holes; /* what a map of the host claims; NULL: none.  Borrowed */
     struct sink *sink;            /* borrowed */
@@ -36,6 +37,7 @@ struct transfer_disk {
     uint64_t allocated_bytes;
     bool over_tcp;    /* how its last opening went */
     bool holes_wrong; /* the map claimed a hole that holds data */
+    bool hint_wrong;  /* what the hint calls kept has changed: the disk failed */
     bool done;
     uint64_t ms;
     struct err why; /* of the disk that failed */
@@ -43,6 +45,7 @@ struct transfer_disk {
 
 enum transfer_notice {
     NOTICE_WORTH_KNOWING, /* a fall-back, a re-opening */
+    NOTICE_WRONG_HINT,    /* the change hint was wrong: from a walk's thread */
     NOTICE_WRONG_MAP      /* the map of holes was wrong: from a walk's thread */
 };
 

@@ -14,6 +14,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../mirror"))
+from proxy import Proxy  # noqa: E402
+
 DRIVER = sys.argv[1]
 PASSWORD = "correct horse"
 SKIP = 77
@@ -176,6 +179,7 @@ def test_login(top, pam_rest):
     test_host_keys(top)
     test_algorithms(top)
     test_unreachable()
+    test_cut_in_login(top)
 
 
 def test_expired(top, pam_rest):
@@ -306,6 +310,20 @@ def test_unreachable():
             out, err = p.communicate(timeout=20)
             expect(subprocess.CompletedProcess([], p.returncode, out, err), wanted, what)
             peer.close()
+
+
+def test_cut_in_login(top):
+    """A connection that dies anywhere in the login is the network's fault, not the algorithms'."""
+    key = f"--identity={top}/user_ecdsa"
+    with Sshd(top) as s:
+        proxy = Proxy("127.0.0.1", ("127.0.0.1", s.port), back=True)
+        words = (proxy.port, key, "--accept", f"--own={top}/behind-proxy", "login")
+        expect(driver(*words, known=False), "^ok$", "through a proxy")
+        whole = proxy.carried
+        for part in range(1, 20):
+            proxy.limits.append(whole * part // 20)
+            expect(driver(*words, known=False), "^network: ", f"cut at {part}/20 of the login")
+        proxy.close()
 
 
 def test_commands(top, _):

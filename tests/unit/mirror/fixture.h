@@ -90,6 +90,17 @@ void fault_arm(unsigned long nth, enum fault_kind kind, int os, bool for_ever);
 bool fault_fired(void);
 void fault_disarm(void);
 
+/* One of those calls: told before it is made, and again with `done` when it went well. */
+struct fault_call {
+    enum { CALL_OTHER, CALL_WRITE, CALL_SYNC, CALL_MKDIR, CALL_RENAME, CALL_REMOVE } kind;
+    int fd; /* the file, or the folder of `name` */
+    const char *name;
+    int to; /* CALL_RENAME: the folder of `to_name` */
+    const char *to_name;
+    bool done;
+};
+extern void (*fault_watch)(const struct fault_call *call); /* NULL: nobody looks */
+
 /* A run in a process of its own.  The exit status: 0, 1 failed (the text is on standard error), 99
  * killed. */
 int host_run_forked(struct host *h, unsigned long kill_at, enum fault_kind kind, int os);

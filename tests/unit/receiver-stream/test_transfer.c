@@ -208,15 +208,15 @@ static void a_killed_agent_is_replaced(void **state)
     scene_free(&s);
 }
 
-static int open_local(void *context, enum disk_format format, const char *path, uint64_t capacity,
-                      struct source **out, enum hole_knowledge *holes, struct err *e)
+static int open_local(void *context, const struct agent_disk *disk, struct source **out,
+                      enum hole_knowledge *holes, struct err *e)
 {
     bool seeks;
 
     (void)context;
-    assert_int_equal(format, DISK_FLAT);
+    assert_int_equal(disk->format, DISK_FLAT);
     *holes = HOLES_NONE;
-    return file_source_open(out, path, capacity, &seeks, e);
+    return file_source_open(out, disk->path, disk->capacity_bytes, &seeks, e);
 }
 
 static void a_source_end_of_our_own_does_the_same(void **state)

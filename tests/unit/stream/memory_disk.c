@@ -27,6 +27,12 @@ static int extent_at(struct source *s, uint64_t offset, struct extent *out, stru
             out->length_bytes = m->changed_from - offset;
         else if (offset < m->changed_to)
             out->length_bytes = m->changed_to - offset;
+        if (m->check_at != 0 && offset < m->check_at)
+            out->length_bytes = min_u64(out->length_bytes, m->check_at - offset);
+        if (m->check_at != 0 && offset == m->check_at) {
+            out->kind = EXTENT_CHECK;
+            out->length_bytes = 16 << 10;
+        }
         return 0;
     }
     if (m->grain == 0)

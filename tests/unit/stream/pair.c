@@ -93,9 +93,16 @@ uint32_t pair_connect(struct pair *p, int *cut_fd)
 
 void pair_start(struct pair *p, unsigned workers, uint64_t stall_ms)
 {
+    pair_start_with(p, workers, stall_ms, NULL, NULL);
+}
+
+void pair_start_with(struct pair *p, unsigned workers, uint64_t stall_ms,
+                     const struct hub_handler *handler, void *context)
+{
     struct hub_config sink = { .handler = &sink_handler, .context = p, .workers = workers,
                                    .stall_ms = stall_ms };
-    struct hub_config source = { .handler = &source_handler, .workers = workers };
+    struct hub_config source = { .handler = handler != NULL ? handler : &source_handler,
+                                 .workers = workers };
     struct serve_config serve = { .disk_open = open_disk, .context = p, .memory_bytes = 16 << 20 };
     struct err e;
 
@@ -106,7 +113,7 @@ void pair_start(struct pair *p, unsigned workers, uint64_t stall_ms)
     p->next_connection = CONTROL_CONNECTION;
     assert_int_equal(session_secret_make(&p->secret, &e), 0);
     assert_int_equal(serve_new(&p->serve, &serve, &e), 0);
-    source.context = p->serve;
+    source.context = handler != NULL ? context : p->serve;
     assert_int_equal(hub_new(&p->sink_end, &sink, &e), 0);
     assert_int_equal(hub_new(&p->source_end, &source, &e), 0);
     pthread_create(&p->sink_loop, NULL, sink_main, p);

@@ -27,6 +27,9 @@ struct pair {
 
 /* workers: of both ends; 0 runs each end in its loop thread alone. */
 void pair_start(struct pair *p, unsigned workers, uint64_t stall_ms);
+/* The same with a source end that does as it likes: its handler in place of `serve`. */
+void pair_start_with(struct pair *p, unsigned workers, uint64_t stall_ms,
+                     const struct hub_handler *handler, void *context);
 void pair_stop(struct pair *p);
 
 /* Another connection; returns its number.  cut_fd, if given, is a duplicate to shut it down with. */

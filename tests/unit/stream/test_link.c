@@ -4,6 +4,7 @@
 
 #include "tests/unit/cmocka_all.h"
 #include "protocol/base/err.h"
+#include "protocol/base/io.h"
 #include "protocol/stream/link.h"
 #include "protocol/wire/crypto.h"
 
@@ -132,12 +133,49 @@ static void room_is_told_to_whoever_was_refused(void **state)
     close(fd);
 }
 
+/* What a flipped bit makes of a length: the rest never comes, and nothing else is heard. */
+static void a_record_must_end_in_time(void **state)
+{
+    static uint8_t bytes[BLOCK * 2];
+    int from_fd, to_fd;
+    struct link *from = link_with(&from_fd), *to = link_with(&to_fd);
+    struct message_header header;
+    const uint8_t *body;
+    size_t body_bytes;
+    ssize_t count;
+    uint64_t now;
+    struct err e;
+
+    (void)state;
+    send_word(from);
+    assert_int_equal(link_flush(from, &e), 0);
+    count = recv(from_fd, bytes, sizeof bytes, 0);
+    assert_true(count > 20);
+    assert_false(link_is_late(to, UINT64_MAX, 0)); /* nothing is begun */
+    assert_int_equal(send(to_fd, bytes, 10, 0), 10);
+    assert_int_equal(link_receive(to, &e), 0);
+    assert_int_equal(link_next(to, &header, &body, &body_bytes, &e), 0);
+    now = io_clock_ms();
+    assert_false(link_is_late(to, now + 20000, 30000));
+    assert_true(link_is_late(to, now + 40000, 30000));
+    assert_int_equal(send(to_fd, bytes + 10, (size_t)count - 10, 0), count - 10);
+    assert_int_equal(link_receive(to, &e), 0);
+    assert_int_equal(link_next(to, &header, &body, &body_bytes, &e), 1);
+    assert_int_equal(header.type, MSG_heartbeat);
+    assert_false(link_is_late(to, now + 40000, 30000));
+    link_free(from);
+    link_free(to);
+    close(from_fd);
+    close(to_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_loop_hears_of_the_first_message_only),
         cmocka_unit_test(held_bulk_wakes_when_it_is_worth_it),
         cmocka_unit_test(room_is_told_to_whoever_was_refused),
+        cmocka_unit_test(a_record_must_end_in_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -271,6 +271,67 @@ static void what_a_hint_calls_unchanged_is_not_read(void **state)
     free(copy);
 }
 
+static unsigned hint_warnings;
+
+static void count_hint_warning(void *context, const struct msg_warning *w)
+{
+    (void)context;
+    assert_int_equal(w->code, WARNING_HINT_WRONG);
+    hint_warnings++;
+}
+
+/* A block outside of the hint is read, and tells whether it lies. */
+static void a_hint_that_lies_is_found_out(void **state)
+{
+    uint64_t capacity = 12 * MIB, at = 9 * MIB;
+    uint8_t *disk = make_disk(capacity, 23), *copy = calloc(1, capacity);
+
+    (void)state;
+    for (unsigned lies = 0; lies < 3; lies++) {
+        struct memory_source source;
+        struct memory_sink sink;
+        struct sink_walk_config config = { .sink = &sink.sink, .window_bytes = 64 * KIB,
+                                           .warn = count_hint_warning };
+        struct msg_stream_open open = { .flags = lies == 2 ? STREAM_IGNORE_HINTS : 0 };
+        struct sink_totals totals;
+        enum stream_state end;
+        struct sink_walk *w;
+        struct pair p;
+        struct err why;
+
+        hint_warnings = 0;
+        memcpy(copy, disk, capacity);
+        memory_source_init(&source, disk, capacity, 0);
+        source.changed_from = 3 * MIB;
+        source.changed_to = 4 * MIB;
+        source.check_at = at;
+        memory_sink_init(&sink, copy, capacity, 16 * KIB);
+        memory_sink_learn(&sink);
+        disk[3 * MIB + 5]++;
+        if (lies > 0)
+            disk[at + 77]++;
+        pair_start(&p, lies, 0);
+        p.disks[0] = &source.source;
+        assert_int_equal(pair_disk_open(&p, 0, capacity), 0);
+        assert_int_equal(sink_walk_new(&w, &config, &why), 0);
+        end = pair_run(&p, 0, CONTROL_CONNECTION, w, open, &why);
+        sink_walk_totals(w, &totals);
+        assert_int_equal(end, lies == 1 ? STREAM_FAILED : STREAM_DONE);
+        assert_int_equal(hint_warnings, lies == 1);
+        if (lies == 1)
+            assert_int_equal(why.code, ERR_SOURCE);
+        else
+            assert_memory_equal(disk, copy, capacity); /* without the hint, all of it is found */
+        if (lies == 0)
+            assert_int_equal(totals.sampled_bytes, 16 * KIB);
+        sink_walk_free(w);
+        pair_stop(&p);
+        memory_sink_free(&sink);
+    }
+    free(disk);
+    free(copy);
+}
+
 static void failures_carry_their_reason(void **state)
 {
     uint64_t capacity = 4 * MIB;
@@ -357,6 +418,7 @@ int main(void)
         cmocka_unit_test(a_wrong_map_is_noticed),
         cmocka_unit_test(a_cut_stream_goes_on_where_it_was),
         cmocka_unit_test(what_a_hint_calls_unchanged_is_not_read),
+        cmocka_unit_test(a_hint_that_lies_is_found_out),
         cmocka_unit_test(failures_carry_their_reason),
         cmocka_unit_test(four_disks_at_once),
     };

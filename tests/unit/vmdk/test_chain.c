@@ -204,12 +204,6 @@ static void compare_changed(struct vmdk_chain *c, const struct disk *d, size_t i
     free(found);
 }
 
-static uint64_t pick_first(uint64_t below)
-{
-    assert_true(below > 0);
-    return 0;
-}
-
 /* Seen from the time when link `index` was frozen: kept, but for some blocks to be checked. */
 static void compare_since(const struct disk *d, struct vmdk_chain *c, size_t index)
 {
@@ -217,9 +211,12 @@ static void compare_since(const struct disk *d, struct vmdk_chain *c, size_t ind
     struct source *s;
     struct extent x;
     struct err e;
+    uint64_t random[SINCE_CHECKS], seed = index + 1;
     unsigned checks = 0;
 
-    if (vmdk_since_new(&s, c, index, BLOCK, SINCE_CHECKS, pick_first, &e) != 0)
+    for (size_t i = 0; i < SINCE_CHECKS; i++)
+        random[i] = next_random(&seed);
+    if (vmdk_since_new(&s, c, index, BLOCK, random, &e) != 0)
         fail_msg("%s", e.text);
     for (uint64_t at = 0; at < end; at += x.length_bytes) {
         uint64_t block = at - at % BLOCK;
