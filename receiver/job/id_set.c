@@ -58,6 +58,7 @@ static uint8_t *find(const struct id_set *s, const uint8_t *id)
     uint64_t at;
 
     memcpy(&at, id, sizeof at);
+    at = at * UINT64_C(0x9e3779b97f4a7c15) >> 32; /* whoever chose its first bits chose no place */
     for (at &= s->room - 1;; at = (at + 1) & (s->room - 1)) {
         uint8_t *place = s->places + at * s->bytes;
 
