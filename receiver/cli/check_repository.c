@@ -26,6 +26,7 @@ static void put_summary(void *context, struct json *j)
     json_number(j, "read", c->read_bytes);
     json_number(j, "problems", c->problems);
     json_number(j, "damaged", c->damaged);
+    json_number(j, "healed", c->healed);
 }
 
 static void free_summary(void *context)

@@ -44,11 +44,16 @@ static void fault(struct check *k, const char *object, const char *text)
         k->o->problem(k->o->context, object, text);
 }
 
+static bool is_damage(enum err_code code)
+{
+    return code == ERR_CORRUPT || code == ERR_FORMAT || code == ERR_LIMIT ||
+           code == ERR_NOT_FOUND || code == ERR_UNSUPPORTED || code == ERR_SOURCE;
+}
+
 /* Damage is counted, and the check goes on; anything else ends it. */
 static int judge(struct check *k, const char *object, const struct err *e)
 {
-    if (e->code != ERR_CORRUPT && e->code != ERR_FORMAT && e->code != ERR_LIMIT &&
-        e->code != ERR_NOT_FOUND && e->code != ERR_UNSUPPORTED && e->code != ERR_SOURCE)
+    if (!is_damage(e->code))
         return -1;
     fault(k, object, e->text);
     return 0;
@@ -56,32 +61,62 @@ static int judge(struct check *k, const char *object, const struct err *e)
 
 /* --- packs --- */
 
+/* What is there once more, and whole, harms nobody. */
 static int note_entry(void *context, const struct repo_entry *entry, struct err *e)
 {
     struct check *k = context;
     const struct repo_damaged d = { .pack = k->pack, .entry = *entry };
+    struct err why;
 
+    if (repo_prove(k->r, entry->type == REPO_NODE, &entry->id, entry->plain_bytes, &why) == 0) {
+        k->out->healed++;
+        return 0;
+    }
+    if (!is_damage(why.code)) {
+        *e = why;
+        return -1;
+    }
     k->out->damaged++;
     return bytes_append(&k->damaged, &d, sizeof d, e);
 }
 
-/* An entry cannot be told from another where the pack itself is gone or does not parse. */
+/* The pack is gone, or does not parse: what cannot be read of it any more. */
 static int note_all(struct check *k, struct err *e)
 {
+    uint64_t healed = k->out->healed;
     struct err why;
+    int rc = 0;
 
-    if (repo_pack_entries(k->r, &k->pack, note_entry, k, &why) == 0 || why.code == ERR_CORRUPT ||
-        why.code == ERR_FORMAT || why.code == ERR_NOT_FOUND)
+    if (repo_pack_entries(k->r, &k->pack, note_entry, k, &why) != 0 && !is_damage(why.code)) {
+        *e = why;
+        rc = -1;
+    }
+    k->out->healed = healed; /* most may stand in this very pack */
+    return rc;
+}
+
+/* A pack is not what it should be; damaged and healed: what was counted before it. */
+static int judge_pack(struct check *k, const char *name, uint64_t damaged, uint64_t healed,
+                      struct err *e)
+{
+    const struct err why = *e;
+    bool named = k->out->damaged > damaged || k->out->healed > healed;
+
+    if (!is_damage(why.code))
+        return -1;
+    /* Without a name each of its entries is tried. */
+    if (!named && note_all(k, e) != 0)
+        return -1;
+    if (named && k->out->damaged == damaged)
         return 0;
-    *e = why;
-    return -1;
+    return judge(k, name, &why);
 }
 
 static int check_pack(struct check *k, const struct repo_pack *p, struct err *e)
 {
     bool in_slice = p->key.b[0] % k->o->n == k->o->k - 1;
     char name[REPO_KEY_HEX_BYTES + 8], hex[REPO_KEY_HEX_BYTES];
-    uint64_t before = k->out->damaged;
+    uint64_t damaged = k->out->damaged, healed = k->out->healed;
 
     repo_key_hex(&p->key, hex);
     snprintf(name, sizeof name, "pack %s", hex);
@@ -95,13 +130,9 @@ static int check_pack(struct check *k, const struct repo_pack *p, struct err *e)
         fault(k, name, "it is in the index, but it is gone");
         return note_all(k, e);
     }
-    if (repo_pack_check(k->r, &p->key, k->o->read_data && in_slice, note_entry, k, e) != 0) {
-        if (judge(k, name, e) != 0)
-            return -1;
-        /* Neither a block that is named nor a reading that went through: nothing in it counts. */
-        if (k->out->damaged == before && note_all(k, e) != 0)
-            return -1;
-    }
+    if (repo_pack_check(k->r, &p->key, k->o->read_data && in_slice, note_entry, k, e) != 0 &&
+        judge_pack(k, name, damaged, healed, e) != 0)
+        return -1;
     if (k->o->read_data && in_slice)
         k->out->read_bytes += p->size_bytes;
     return 0;

@@ -24,6 +24,7 @@ struct repo_checked {
     uint64_t packs, generations;
     uint64_t read_bytes;        /* of packs, with read_data */
     uint64_t problems, damaged; /* faults; entries that were found damaged */
+    uint64_t healed;            /* entries that are damaged, but there once more, and whole */
     uint64_t unindexed;         /* packs that a crash left without index: no fault */
 };
 

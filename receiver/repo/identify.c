@@ -1,6 +1,7 @@
 /* What can be told of a repository before it is opened, of an id, and of a run. */
-#include <stddef.h>
+#include <stdlib.h>
 
+#include "protocol/base/err.h"
 #include "receiver/repo/config.h"
 #include "receiver/repo/repo_private.h"
 #include "receiver/repo/repo_read.h"
@@ -24,6 +25,20 @@ int repo_identify(struct storage *s, struct repo_facts *out, struct err *e)
 int repo_holds(struct repo *r, bool node, const struct repo_id *id, struct err *e)
 {
     return repo_has(r, node ? ENTRY_NODE : ENTRY_BLOCK, id, e);
+}
+
+int repo_prove(struct repo *r, bool node, const struct repo_id *id, uint32_t plain_bytes,
+               struct err *e)
+{
+    uint8_t *plain = malloc(plain_bytes > 0 ? plain_bytes : 1);
+    size_t got = 0;
+    int rc;
+
+    if (plain == NULL)
+        return err_sys(e, "getting memory for a block");
+    rc = repo_get(r, node ? ENTRY_NODE : ENTRY_BLOCK, id, plain, plain_bytes, &got, e);
+    free(plain);
+    return rc;
 }
 
 void repo_run_vm(const struct repo_run *run, struct repo_key *out)

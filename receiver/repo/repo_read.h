@@ -105,6 +105,13 @@ int repo_disk_walk(struct repo *r, const struct repo_generation_disk *disk,
 int repo_holds(struct repo *r, bool node, const struct repo_id *id, struct err *e);
 
 /*
+ * Read an entry of this id, at most plain_bytes long, and prove it: 0 when at least one of those
+ * that there are is what it should be, -1 with ERR_CORRUPT when none is, or another error.
+ */
+int repo_prove(struct repo *r, bool node, const struct repo_id *id, uint32_t plain_bytes,
+               struct err *e);
+
+/*
  * Ranges of blocks in which two disks of one digest secret, capacity and block size differ, in
  * order; equal subtrees are not read.  ERR_USAGE when the two cannot be compared so.
  */
