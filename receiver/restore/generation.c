@@ -228,19 +228,32 @@ static int by_id(const struct generation_list *l, const char *prefix,
                    prefix);
 }
 
+static int only_number(const struct generation_list *l, const char *gen,
+                       const struct generation_item **out, struct err *e)
+{
+    const char *place;
+
+    if (generation_find_vm(l, NULL, &place, e) != 0)
+        return err_add(e, "%s", gen);
+    return by_number(l, place, strtoull(gen, NULL, 10), out, e);
+}
+
 static int without_vm(const struct generation_list *l, const char *gen,
                       const struct generation_item **out, struct err *e)
 {
     size_t count = strlen(gen);
-    const char *place;
+    bool is_number = all_digits(gen, NUMBER_DIGITS);
+    bool is_id = count >= ID_PREFIX_LEAST && count < GENERATION_ID_ROOM &&
+                 strspn(gen, "0123456789abcdef") == count;
+    struct err none;
 
-    if (all_digits(gen, NUMBER_DIGITS)) {
-        if (generation_find_vm(l, NULL, &place, e) != 0)
-            return err_add(e, "%s", gen);
-        return by_number(l, place, strtoull(gen, NULL, 10), out, e);
+    if (is_number) {
+        if (only_number(l, gen, out, e) == 0)
+            return 0;
+        /* The start of an id may happen to be digits alone. */
+        return is_id && by_id(l, gen, out, &none) == 0 ? 0 : -1;
     }
-    if (count >= ID_PREFIX_LEAST && count < GENERATION_ID_ROOM &&
-        strspn(gen, "0123456789abcdef") == count)
+    if (is_id)
         return by_id(l, gen, out, e);
     return err_set(e, ERR_USAGE,
                    "%s: a generation is VM@N, VM@latest, VM@2026-11-20, N, or the start of its id",
