@@ -149,7 +149,7 @@ static int apply_redo(struct store *s, const struct manifest *c, const struct ma
         goto out;
     /* A crash may have caught it on its way to another name. */
     r.image_fd = folder_has(s->store_fd, hold) ? open_image(s->store_fd, hold, e)
-                                              : open_image(s->folder_fd, d->was, e);
+                                               : open_image(s->folder_fd, d->was, e);
     if (r.image_fd < 0)
         goto out;
     r.digests.fd = file_open(s->store_fd, digests, O_RDWR, e);

@@ -85,7 +85,8 @@ static void judge_image(const struct run_disk *d, struct image_stat *out)
     layout_name(suspect, "suspect-%" PRIu64, d->base->number);
     if (fstatat(s->folder_fd, d->base->file, &st, AT_SYMLINK_NOFOLLOW) == 0) {
         image_stat_of(&now, &st);
-        if (image_stat_equal(&d->stat, &now) && folder_has(s->store_fd, suspect) == d->was_suspect) {
+        if (image_stat_equal(&d->stat, &now) &&
+            folder_has(s->store_fd, suspect) == d->was_suspect) {
             *out = now;
             return;
         }

@@ -313,7 +313,8 @@ static int open_files(struct fresh_sink *f, struct err *e)
     struct checkpoint c = { 0 };
     struct err none;
 
-    if (checkpoint_load(f->d, f->checkpoint, &c, &none) != 0 || !folder_has(s->store_fd, f->image)) {
+    if (checkpoint_load(f->d, f->checkpoint, &c, &none) != 0 ||
+        !folder_has(s->store_fd, f->image)) {
         c.position = 0;
         if (file_remove(s->store_fd, f->checkpoint, e) != 0 || io_sync(s->store_fd, e) != 0)
             return -1;

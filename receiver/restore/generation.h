@@ -55,12 +55,12 @@ struct generation_list {
 };
 
 /*
- * The generation that the user means (GEN of the command line): `VM@N`, `N`, `VM@latest`, `VM@2026-11-20`,
- * `VM@2026-11-20T10:30[:15][Z]`, `HOST/VM@…`, `uuid:…@…`, an id prefix of at least 4 hex digits. VM
- * is the new or an old display name, or what the item is called beside that.  *newer_partial (may
- * be NULL) is the number of a partial generation newer than the one found by `latest` or a date,
- * else 0. 0, or -1: ERR_NOT_FOUND (none, or more than one: the text lists them), ERR_USAGE (not
- * that form).
+ * The generation that the user means (GEN of the command line): `VM@N`, `N`, `VM@latest`,
+ * `VM@2026-11-20`, `VM@2026-11-20T10:30[:15][Z]`, `HOST/VM@…`, `uuid:…@…`, an id prefix of at least
+ * 4 hex digits. VM is the new or an old display name, or what the item is called beside that.
+ * *newer_partial (may be NULL) is the number of a partial generation newer than the one found by
+ * `latest` or a date, else 0. 0, or -1: ERR_NOT_FOUND (none, or more than one: the text lists
+ * them), ERR_USAGE (not that form).
  */
 int generation_find(const struct generation_list *l, const char *gen,
                     const struct generation_item **out, uint64_t *newer_partial, struct err *e);
