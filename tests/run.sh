@@ -8,7 +8,7 @@
 #     --build-dir DIR    DIR/plain and DIR/sanitize (default: build-tests in the checkout)
 #     --label REGEX      only tests with this label (unit, integration, …)
 #     --tests REGEX      only tests with this name
-#     --jobs N           at once (default: the number of processors)
+#     --jobs N           at once (default: the number of processors, and one test more: many wait)
 #
 # Tests with the label `esxi` need a real host and are left out, and those with the label `vfat`
 # where the kernel has no vfat.  Ends with 0 only when every other test ran and passed: a skipped
@@ -91,7 +91,7 @@ run_tests() {
     {
         code=0
         ctest --test-dir "$dir" -LE "^($left_out)\$" ${label:+-L "$label"} ${tests:+-R "$tests"} \
-            --output-on-failure --no-tests=error --parallel "$jobs" "$@" </dev/null 2>&1 || code=$?
+            --output-on-failure --no-tests=error --parallel "$test_jobs" "$@" </dev/null 2>&1 || code=$?
         echo "$code" >"$dir/tests.code"
     } | tee "$log"
     code=$(cat "$dir/tests.code")
@@ -106,6 +106,7 @@ $name: $(grep -E 'tests passed' "$log" || echo 'no result')"
 }
 
 [ $install = no ] || install_missing
+test_jobs=${jobs:-$(($(nproc) + 1))}
 [ -n "$jobs" ] || jobs=$(nproc)
 summary='' failed=''
 if [ $plain = yes ]; then

@@ -315,7 +315,7 @@ int agent_session_start(struct agent_session **out, const struct agent_session_c
         return err_sys(e, "getting memory for a session");
     /* Opening a chain by dd takes long, in the thread that would send signs of life. */
     if (config->command == NULL)
-        sc.silence_ms = config->stall_ms;
+        sc.silence_ms = max_u64(config->stall_ms, HUB_SILENCE_MS);
     a->config = *config;
     a->process.fd = -1;
     a->next_request = a->next_stream = 1;

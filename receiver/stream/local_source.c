@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 #include "protocol/stream/serve.h"
@@ -70,7 +71,7 @@ static void *local_main(void *context)
     struct hub_config sc = { .handler = &handler,
                              .workers = 1,
                              .version = VMFERRY_VERSION,
-                             .silence_ms = l->config->stall_ms };
+                             .silence_ms = max_u64(l->config->stall_ms, HUB_SILENCE_MS) };
     struct hub *s = NULL;
     struct serve *v = NULL;
     struct err e;
