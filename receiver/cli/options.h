@@ -86,10 +86,13 @@ enum option_id {
     OPTION_COUNT
 };
 
-_Static_assert(OPTION_COUNT <= 64, "a set of options is 64 bits");
+/* A set of options: a bit for each that some commands accept, and one for all that every command
+ * does. */
+_Static_assert(OPTION_COUNT - OPTION_COMMON_COUNT <= 63, "a set of options is 64 bits");
 
-#define OPTION_BIT(id) (UINT64_C(1) << (id))
-#define OPTIONS_COMMON (OPTION_BIT(OPTION_COMMON_COUNT) - 1)
+#define OPTIONS_COMMON (UINT64_C(1) << 63)
+#define OPTION_BIT(id)                                                                             \
+    ((id) < OPTION_COMMON_COUNT ? OPTIONS_COMMON : UINT64_C(1) << ((id)-OPTION_COMMON_COUNT))
 
 struct options {
     uint64_t given; /* OPTION_BIT of each option that was there */
