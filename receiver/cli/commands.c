@@ -108,9 +108,9 @@ static const struct command commands[] = {
             "  vmferry restore 3 --mirror /srv/mirrors/web01 --output /tmp/web01-3\n"
             "  vmferry restore web01@7 --repo /srv/repo --only-disk scsi0:1 --output /tmp/d\n"
             "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n"
-            "  vmferry restore web01@7 --repo /srv/repo --only-disk scsi0:1 --output - | xz > "
+            "  vmferry restore web01@7 --repo /srv/repo --output - | xz > web01.raw.xz\n"
             "d.xz\n"
-            "  vmferry restore web01@7 --repo /srv/repo --output /dev/vg/web --force-device\n",
+            "  vmferry restore web01@7 --repo /srv/repo --output /dev/sdx --force-device\n",
         .operands_min = 1,
         .operands_max = 1,
         .accepts =

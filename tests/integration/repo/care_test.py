@@ -158,6 +158,54 @@ class Prune(Forget):
         self.assert_restores("web@3", self.truths["web", 3])
 
 
+class Verified(LocalTest):
+    def times(self):
+        return [g["verified"] for g in self.generations()]
+
+    def test_verified(self):
+        """When all of a generation was last read without a fault."""
+        secret = self.secret("secret", "a phrase")
+        self.init("--encrypt", "--repo-password-file", secret)
+        self.keys = ("--repo-password-file", secret)
+        a = self.disk("a", 8 * MB, pieces=[(0, 4 * MB)])
+        self.store("web=" + a)
+        change(a, [(MB, BLOCK)], 2)
+        self.store("web=" + a)
+        self.check()
+        self.restore("web@1")
+        self.assertEqual(self.times(), [None, None])
+        self.check("web@1", "--read-data")
+        first, second = self.times()
+        self.assertRegex(first, r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+        self.assertIsNone(second)
+        self.check("--read-data=1/2")
+        self.assertIsNone(self.times()[1])
+        self.check("--read-data=2/2")
+        self.assertNotIn(None, self.times())
+        change(a, [(2 * MB, BLOCK)], 3)
+        self.store("web=" + a)
+        before = self.times()
+        self.assertIsNone(before[2])
+        # Nothing is verified by a check that finds damage, and what was stays known.
+        pack = max(self.packs(), key=os.path.getsize)
+        with open(pack, "r+b") as f:
+            f.seek(MB)
+            was = f.read(1)
+            f.seek(MB)
+            f.write(bytes([was[0] ^ 1]))
+        self.check("--read-data", code=5)
+        self.assertEqual(self.times(), before)
+        self.check("web@3", "--read-data", code=5)
+        self.assertEqual(self.times(), before)
+        # A new backup of the same content heals it.
+        self.store("web=" + a)
+        self.check("--read-data")
+        self.assertNotIn(None, self.times())
+        self.assertEqual(len(os.listdir(os.path.join(self.repo, "verified"))), 1)
+        self.on_repo("forget", "web@1")
+        self.assertEqual(len(self.times()), 3)
+
+
 class Diff(LocalTest):
     def test_regions(self):
         self.init()
