@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "protocol/base/bytes.h"
 #include "receiver/repo/repo_verified.h"
@@ -329,6 +330,40 @@ static void times_of_verification_are_kept(void **state)
     repo_close(r);
 }
 
+static void old_partials_are_dropped(void **state)
+{
+    struct scene *f = *state;
+    struct backup b = { .stop_before_commit = true };
+    uint64_t removed, now = (uint64_t)time(NULL);
+    size_t count;
+    struct repo_key vm;
+    struct repo *r;
+
+    back_up_with(f, 1, 1);
+    for (uint64_t i = 2; i < 40; i++)
+        disk_set(&f->h.disks[0], i, (unsigned)i);
+    assert_ok(back_up(f->s, &f->h, &b, &f->e), &f->e);
+    count = count_objects(f->s, "partial/", NULL);
+    assert_true(count > 0);
+    assert_ok(open_repo(f->s, NULL, NULL, REPO_SHARED, &f->h, &r, &f->e), &f->e);
+    assert_int_equal(repo_partials_drop(r, now + 100, &removed, &f->e), -1);
+    assert_int_equal(f->e.code, ERR_REFUSED);
+    repo_close(r);
+    r = open_exclusive(f, &vm);
+    assert_ok(repo_partials_drop(r, now - 1000, &removed, &f->e), &f->e);
+    assert_int_equal(removed, 0);
+    assert_int_equal(count_objects(f->s, "partial/", NULL), count);
+    assert_ok(repo_partials_drop(r, now + 100, &removed, &f->e), &f->e);
+    assert_int_equal(removed, count);
+    assert_int_equal(count_objects(f->s, "partial/", NULL), 0);
+    repo_close(r);
+    /* The next run starts anew, and is whole. */
+    b = (struct backup){ 0 };
+    assert_ok(back_up(f->s, &f->h, &b, &f->e), &f->e);
+    assert_false(b.walk.resumed);
+    assert_generation(f->s, &f->h, 2, NULL);
+}
+
 static void only_who_is_alone_removes(void **state)
 {
     struct scene *f = *state;
@@ -340,7 +375,8 @@ static void only_who_is_alone_removes(void **state)
     assert_int_equal(f->e.code, ERR_REFUSED);
     assert_ok(repo_reserve_drop(r, &f->e), &f->e);
     assert_int_equal(count_objects(f->s, "reserve", NULL), 0);
-    assert_ok(repo_reserve_restore(r, &f->e), &f->e);
+    assert_int_equal(repo_reserve_restore(r, &f->e), 1);
+    assert_int_equal(repo_reserve_restore(r, &f->e), 0);
     assert_int_equal(count_objects(f->s, "reserve", NULL), 1);
     repo_close(r);
 }
@@ -354,6 +390,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(damaged_blocks_are_set_aside_and_heal, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_index_is_made_again_from_its_pack, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(old_partials_are_dropped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(times_of_verification_are_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_who_is_alone_removes, set_up, tear_down),
     };
