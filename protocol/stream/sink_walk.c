@@ -311,6 +311,8 @@ static int take_data(struct sink_walk *w, const struct stream_message *m, struct
         return err_set(e, ERR_CORRUPT,
                        "the block at byte %" PRIu64 " is not what was read on the host",
                        data.offset_bytes);
+    if (w->config.pace != NULL && w->config.pace(w->config.context, data.tail_bytes, e) != 0)
+        return -1;
     if (tree_add(w->tree, &block.digest, 1, e) != 0 || w->sink->ops->data(w->sink, &block, e) != 0)
         return -1;
     w->opening.data_bytes += length;

@@ -26,6 +26,9 @@ struct sink_walk_config {
     size_t window_bytes; /* credit for data; at least one block and its header is taken */
     /* Called for every warning of the source, from the walk's thread.  May be NULL. */
     void (*warn)(void *context, const struct msg_warning *warning);
+    /* Called before a block is stored that took payload_bytes to send, from the walk's thread: a
+     * bound on the rate waits here.  0, or -1: the walk ends.  May be NULL. */
+    int (*pace)(void *context, size_t payload_bytes, struct err *e);
     void *context;
 };
 

@@ -76,7 +76,7 @@ static const struct command commands[] = {
                    BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
                    BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
                    BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
-                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_PARALLEL) | BIT(OPTION_YES),
         .run = cmd_mirror,
     },
     {
@@ -156,7 +156,7 @@ static const struct command commands[] = {
                    BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
                    BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
                    BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
-                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_PARALLEL) | BIT(OPTION_YES),
         .needs = BIT(OPTION_REPO),
         .run = cmd_backup,
     },

@@ -109,6 +109,7 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_UNPIN] = { "unpin", 0, NULL, NULL, "forget nothing: take the pins away" },
     [OPTION_FORCE_DEVICE] = { "force-device", 0, NULL, NULL,
                               "overwrite the block device that --output names" },
+    [OPTION_PARALLEL] = { "parallel", 0, "N", "1 2 3 4 6 8", "work on N VMs at once; 1" },
 };
 
 /* The words of a listed value, the first of which is the default. */
@@ -246,6 +247,16 @@ static int take_count(uint32_t *out, const char *value, struct err *e)
     if (number_parse(&count, value, 0, KEEP_COUNT_MAX, e) != 0)
         return -1;
     *out = (uint32_t)count;
+    return 0;
+}
+
+static int take_parallel(struct options *o, const char *value, struct err *e)
+{
+    uint64_t count;
+
+    if (number_parse(&count, value, 1, PARALLEL_MAX, e) != 0)
+        return -1;
+    o->parallel = (unsigned)count;
     return 0;
 }
 
@@ -417,6 +428,8 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
         return take_block_size(o, value, e);
     case OPTION_COMPRESS:
         return take_compress(o, value, e);
+    case OPTION_PARALLEL:
+        return take_parallel(o, value, e);
     case OPTION_BWLIMIT:
         return rate_parse(&o->bwlimit, value, e);
     case OPTION_EXCLUDE_DISK:
@@ -569,6 +582,7 @@ int options_parse(struct options *out, int argc, char *const *argv, struct err *
         .stall_timeout_s = 600,
         .read_data_k = 1,
         .read_data_n = 1,
+        .parallel = 1,
     };
     if (get_lists(out, argc, e) != 0)
         return -1;

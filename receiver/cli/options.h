@@ -84,6 +84,7 @@ enum option_id {
     OPTION_PIN,
     OPTION_UNPIN,
     OPTION_FORCE_DEVICE,
+    OPTION_PARALLEL,
     OPTION_COUNT
 };
 
@@ -122,6 +123,7 @@ struct options {
     const char *mirror, *output, *foreign;
     const char *repo, *repo_password_file, *repo_password_command, *key_file, *new_password_file;
     bool encrypt, append_only, pin, unpin, force_device;
+    unsigned parallel;  /* VMs at once; 1 */
     const char **files; /* NAME=DISK */
     size_t file_count;
     struct keep_policy keep_policy; /* its tags are keep_tags */
