@@ -279,6 +279,69 @@ class FullDisk(LocalTest):
         self.check("--read-data")
 
 
+class RebuildIndex(LocalTest):
+    def setUp(self):
+        super().setUp()
+        self.init()
+        self.a = self.disk("a", 8 * MB, pieces=[(0, 4 * MB)])
+        self.store("web=" + self.a)
+        self.was = shutil.copy(self.a, self.path("was"))
+        change(self.a, [(MB, BLOCK)], 2)
+        self.store("web=" + self.a)
+        self.indexes = [p.replace("/packs/", "/index/") for p in self.packs()]
+
+    def assert_whole(self):
+        for state in (self.state, self.path("fresh-state")):     # with and without a cache
+            self.state = state
+            self.check("--read-data")
+            self.assert_restores("web@1", self.was)
+            self.assert_restores("web@2", self.a)
+
+    def damage(self, path, at):
+        with open(path, "r+b") as f:
+            f.seek(at)
+            was = f.read(1)
+            f.seek(at)
+            f.write(bytes([was[0] ^ 1]))
+
+    def test_whole_ones_stay(self):
+        was = {p: os.stat(p).st_ino for p in self.indexes}
+        self.on_repo("rebuild-index")
+        self.assertEqual({p: os.stat(p).st_ino for p in self.indexes}, was)
+
+    def test_damaged_missing_exchanged(self):
+        """Each index in turn with a flipped byte, cut short, gone, or another pack's."""
+        for index in self.indexes:
+            with open(index, "rb") as f:
+                whole = f.read()
+            other = next(i for i in self.indexes if i != index)
+            for n, spoil in enumerate((
+                    lambda i: self.damage(i, 60), lambda i: self.damage(i, os.path.getsize(i) - 1),
+                    lambda i: os.truncate(i, 50), os.remove, lambda i: shutil.copy(other, i))):
+                spoil(index)
+                self.state = self.path("state-%d" % n)
+                self.check(code=5)
+                self.on_repo("rebuild-index")
+                with open(index, "rb") as f:
+                    self.assertEqual(f.read(), whole, "what is made again is what was there")
+        self.assert_whole()
+
+    def test_damaged_pack(self):
+        """A pack that cannot be walked gets no index; the others do."""
+        broken, other = self.packs()[:2]
+        self.damage(broken, 64 + 5)                             # the header of its first entry
+        for pack in (broken, other):
+            self.damage(pack.replace("/packs/", "/index/"), 60)
+        r = self.on_repo("rebuild-index", code=5)
+        self.assertIn(os.path.basename(broken), r.out + r.err)
+        self.assertEqual(self.check("--read-data", code=5).summary["packs"], len(self.packs()))
+        # What is still there is stored again by the next backup.
+        os.remove(broken)
+        os.remove(broken.replace("/packs/", "/index/"))
+        self.store("web=" + self.a)
+        self.assert_restores("web@3", self.a)
+
+
 class Verified(LocalTest):
     def times(self):
         return [g["verified"] for g in self.generations()]
