@@ -9,6 +9,7 @@
 
 #include "protocol/base/err.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/secret.h"
 #include "receiver/repo/repo_private.h"
 #include "receiver/repo/slots.h"
@@ -67,12 +68,14 @@ static int check_empty(struct storage *s, struct err *e)
 static int publish_all(struct storage *s, struct config *c, struct vault *v,
                        const struct repo_create_options *o, struct err *e)
 {
-    if (config_save(c, s, v, false, e) != 0 || repo_reserve_make(s, e) != 0)
+    if (config_save(c, s, v, false, e) != 0 || repo_reserve_make(s, e) != 0 ||
+        failpoint("repo.init-reserve", e) != 0)
         return -1;
     if (o->encrypt &&
         slot_publish_passphrase(s, v, c->hash, o->passphrase, &o->hardness, "first", NULL, e) != 0)
         return -1;
-    if (storage_barrier(s, e) != 0 || config_save(c, s, v, true, e) != 0)
+    if (storage_barrier(s, e) != 0 || failpoint("repo.init-durable", e) != 0 ||
+        config_save(c, s, v, true, e) != 0 || failpoint("repo.init-config", e) != 0)
         return -1;
     return storage_barrier(s, e);
 }

@@ -12,6 +12,7 @@
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/publish.h"
 #include "receiver/base/secret.h"
 #include "receiver/repo/document.h"
@@ -47,6 +48,8 @@ static int publish(struct storage *s, const struct vault *v, struct slot *slot,
     rc = fields_done(&f);
     if (rc == 0)
         rc = document_put(s, v, DOCUMENT_SLOT, object, &body, e);
+    if (rc == 0)
+        rc = failpoint("repo.slot-published", e);
     bytes_free(&body);
     if (rc == 0 && name != NULL)
         memcpy(name, own_name, sizeof own_name);
@@ -319,7 +322,8 @@ int repo_slot_remove(struct repo *r, const char *name, bool own, struct err *e)
     if (strcmp(name, r->own_slot) == 0 && !own)
         return err_set(e, ERR_REFUSED, "this is the key slot that opened the repository now");
     name_of_slot(object, name);
-    if (storage_remove(r->storage, object, e) != 0)
+    if (failpoint("repo.slot-remove", e) != 0 || storage_remove(r->storage, object, e) != 0 ||
+        failpoint("repo.slot-removed", e) != 0)
         return -1;
     return storage_barrier(r->storage, e);
 }
