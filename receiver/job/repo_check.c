@@ -286,8 +286,12 @@ static int check_generations(struct check *k, struct err *e)
     for (size_t i = 0; i < count; i++) {
         struct repo_generation g = { 0 };
         int loaded = repo_generation_load(k->r, &names[i].vm, names[i].number, &g, e);
-        int done = loaded == 0 ? check_one(k, &g, e) : judge(k, "a manifest", e);
+        int done = 0;
 
+        if (loaded == 0)
+            done = check_one(k, &g, e);
+        else if (e->code != ERR_NOT_FOUND) /* else it was forgotten while we looked */
+            done = judge(k, "a manifest", e);
         repo_generation_free(&g);
         if (done != 0)
             goto out;

@@ -375,7 +375,7 @@ int repo_get(struct repo *r, enum entry_type type, const struct repo_id *id, uin
     struct place places[INDEX_PLACES_MAX];
     char hex[REPO_ID_HEX_BYTES];
     struct opener *o;
-    int found = index_find(r->index, type, id, places, INDEX_PLACES_MAX, e);
+    int found = index_find_named(r->index, type, id, places, INDEX_PLACES_MAX, e);
     int rc = -1;
 
     if (found < 0)

@@ -55,6 +55,16 @@ static int put_once(struct repo *r, enum document_type type, const char *name,
     return storage_barrier(r->storage, e);
 }
 
+int repo_forget_begin(struct repo *r, struct err *e)
+{
+    if (check_changeable(r, e) != 0)
+        return -1;
+    if (storage_lock_take(r->storage, NAME_FORGET_LOCK, LOCK_EXCLUSIVE, r->env.lock_wait_ms,
+                          r->env.stop, &r->forget_lock, e) != 0)
+        return e->code == ERR_BUSY ? err_add(e, "somebody else forgets generations") : -1;
+    return 0;
+}
+
 int repo_forget(struct repo *r, const struct repo_key *vm, uint64_t number, struct err *e)
 {
     struct bytes nothing = { 0 };

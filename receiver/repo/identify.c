@@ -24,7 +24,9 @@ int repo_identify(struct storage *s, struct repo_facts *out, struct err *e)
 
 int repo_holds(struct repo *r, bool node, const struct repo_id *id, struct err *e)
 {
-    return repo_has(r, node ? ENTRY_NODE : ENTRY_BLOCK, id, e);
+    struct place place;
+
+    return index_find_named(r->index, node ? ENTRY_NODE : ENTRY_BLOCK, id, &place, 1, e);
 }
 
 int repo_prove(struct repo *r, bool node, const struct repo_id *id, uint32_t plain_bytes,

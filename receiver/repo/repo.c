@@ -89,7 +89,7 @@ int repo_create(struct storage *s, const struct repo_create_options *options, st
                         .append_only = options->append_only,
                         .made = (uint64_t)clock_now(),
                         .program = program };
-    struct storage_lock *lock = NULL;
+    struct storage_lock *lock = NULL, *others[2] = { NULL, NULL };
     struct vault *v = NULL;
     int rc = -1;
 
@@ -99,10 +99,12 @@ int repo_create(struct storage *s, const struct repo_create_options *options, st
         return -1;
     if (sodium_init() < 0)
         return err_set(e, ERR_SYSTEM, "libsodium does not start");
-    /* Against a second `init`; and so the lock is there for readers who may not make it. */
-    if (storage_lock_take(s, NAME_LOCK, LOCK_EXCLUSIVE, 0, NULL, &lock, e) != 0)
-        return -1;
-    if (check_empty(s, e) != 0)
+    /* Against a second `init`; and so that the locks are there for readers who may not make them,
+     * and on a disk that is full. */
+    if (storage_lock_take(s, NAME_LOCK, LOCK_EXCLUSIVE, 0, NULL, &lock, e) != 0 ||
+        storage_lock_take(s, NAME_FORGET_LOCK, LOCK_EXCLUSIVE, 0, NULL, &others[0], e) != 0 ||
+        storage_lock_take(s, NAME_KEYS_LOCK, LOCK_EXCLUSIVE, 0, NULL, &others[1], e) != 0 ||
+        check_empty(s, e) != 0)
         goto out;
     randombytes_buf(c.repository.b, sizeof c.repository.b);
     if (vault_new(&v, &c.repository, e) == 0 && (!options->encrypt || vault_make_keys(v, e) == 0))
@@ -110,6 +112,8 @@ int repo_create(struct storage *s, const struct repo_create_options *options, st
 
 out:
     vault_free(v);
+    storage_lock_release(others[1]);
+    storage_lock_release(others[0]);
     storage_lock_release(lock);
     return rc;
 }
@@ -177,6 +181,8 @@ int repo_open(struct repo **out, struct storage *s, const struct repo_open_optio
         goto fail;
     if (index_open(&r->index, s, r->vault, r->epoch, options->cache_dir, &r->env, e) != 0)
         goto fail;
+    if (failpoint("repo.opened", e) != 0)
+        goto fail;
     *out = r;
     return 0;
 
@@ -198,6 +204,7 @@ void repo_close(struct repo *r)
     index_close(r->index);
     vault_free(r->vault);
     config_free(&r->config);
+    storage_lock_release(r->forget_lock);
     storage_lock_release(r->lock);
     pthread_mutex_destroy(&r->write_lock);
     pthread_mutex_destroy(&r->opener_lock);

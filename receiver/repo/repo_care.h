@@ -11,6 +11,13 @@
 /* --- generations --- */
 
 /*
+ * From here to repo_close nobody else forgets: what may go is decided from what is there, and two
+ * who decide at once could each keep what the other takes.  Before the generations are looked at.
+ * ERR_BUSY, ERR_STOPPED, ERR_SYSTEM, …
+ */
+int repo_forget_begin(struct repo *r, struct err *e);
+
+/*
  * Remove a manifest, durably.  The number is not given again.  Blocks stay until they are
  * collected. -1: ERR_NOT_FOUND, ERR_REFUSED (pinned, an append-only repository, read-only),
  * ERR_SYSTEM, …

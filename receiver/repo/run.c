@@ -546,7 +546,8 @@ static void clean_up(struct repo_run *run)
     if (storage_list(run->repo->storage, prefix, &list, &none) != 0)
         return;
     while (storage_next(list, &item, &none) > 0)
-        if (name_is_generation(item.name, "retired", &vm, &number))
+        /* Not the one of this generation, if somebody has forgotten it already. */
+        if (name_is_generation(item.name, "retired", &vm, &number) && number <= run->newest)
             (void)storage_remove(run->repo->storage, item.name, &none);
     storage_list_end(list);
 }

@@ -303,13 +303,13 @@ int repo_slot_export(struct repo *r, const char *path, const char *label,
     return rc;
 }
 
-int repo_slot_remove(struct repo *r, const char *name, bool own, struct err *e)
+static int remove_slot(struct repo *r, const char *name, bool own, struct err *e)
 {
     struct slot_names all;
     object_name object;
     bool found = false;
 
-    if (check_slots(r, e) != 0 || list_names(r->storage, &all, e) != 0)
+    if (list_names(r->storage, &all, e) != 0)
         return -1;
     for (size_t i = 0; i < all.count; i++)
         found = found || strcmp(all.names[i], name) == 0;
@@ -326,6 +326,20 @@ int repo_slot_remove(struct repo *r, const char *name, bool own, struct err *e)
         failpoint("repo.slot-removed", e) != 0)
         return -1;
     return storage_barrier(r->storage, e);
+}
+
+int repo_slot_remove(struct repo *r, const char *name, bool own, struct err *e)
+{
+    struct storage_lock *lock = NULL;
+    int rc = -1;
+
+    /* Two who remove at once must not each count on the other's slot. */
+    if (check_slots(r, e) == 0 &&
+        storage_lock_take(r->storage, NAME_KEYS_LOCK, LOCK_EXCLUSIVE, r->env.lock_wait_ms,
+                          r->env.stop, &lock, e) == 0)
+        rc = remove_slot(r, name, own, e);
+    storage_lock_release(lock);
+    return rc;
 }
 
 int repo_slot_list(struct repo *r, struct repo_slot **out, size_t *count, size_t *own,
