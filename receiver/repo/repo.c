@@ -80,6 +80,24 @@ static int publish_all(struct storage *s, struct config *c, struct vault *v,
     return storage_barrier(s, e);
 }
 
+/* What a failed `init` has made, so that it can be tried again.  `config`, with which it would
+ * count as a repository, first. */
+static void take_back(struct storage *s)
+{
+    struct storage_list *list;
+    struct storage_item item;
+    struct err none;
+
+    (void)storage_remove(s, NAME_CONFIG, &none);
+    (void)storage_remove(s, NAME_RESERVE, &none);
+    if (storage_list(s, "keys/", &list, &none) == 0) {
+        while (storage_next(list, &item, &none) > 0)
+            (void)storage_remove(s, item.name, &none);
+        storage_list_end(list);
+    }
+    (void)storage_barrier(s, &none);
+}
+
 int repo_create(struct storage *s, const struct repo_create_options *options, struct err *e)
 {
     char program[] = "vmferry " VMFERRY_VERSION;
@@ -107,8 +125,11 @@ int repo_create(struct storage *s, const struct repo_create_options *options, st
         check_empty(s, e) != 0)
         goto out;
     randombytes_buf(c.repository.b, sizeof c.repository.b);
-    if (vault_new(&v, &c.repository, e) == 0 && (!options->encrypt || vault_make_keys(v, e) == 0))
-        rc = publish_all(s, &c, v, options, e);
+    if (vault_new(&v, &c.repository, e) != 0 || (options->encrypt && vault_make_keys(v, e) != 0))
+        goto out;
+    rc = publish_all(s, &c, v, options, e);
+    if (rc != 0)
+        take_back(s);
 
 out:
     vault_free(v);
