@@ -290,7 +290,9 @@ static int check_generations(struct check *k, struct err *e)
 
         if (loaded == 0)
             done = check_one(k, &g, e);
-        else if (e->code != ERR_NOT_FOUND) /* else it was forgotten while we looked */
+        else if (e->code == ERR_NOT_FOUND) /* forgotten while we looked */
+            done = repo_still_there(k->r, e);
+        else
             done = judge(k, "a manifest", e);
         repo_generation_free(&g);
         if (done != 0)

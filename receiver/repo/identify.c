@@ -22,6 +22,15 @@ int repo_identify(struct storage *s, struct repo_facts *out, struct err *e)
     return 0;
 }
 
+int repo_still_there(struct repo *r, struct err *e)
+{
+    uint64_t size;
+
+    return storage_size(r->storage, NAME_CONFIG, &size, e) == 0
+               ? 0
+               : err_add(e, "the repository at %s", r->storage->label);
+}
+
 int repo_holds(struct repo *r, bool node, const struct repo_id *id, struct err *e)
 {
     struct place place;

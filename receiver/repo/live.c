@@ -50,7 +50,7 @@ static int mark_generation(struct repo *r, struct marker *m, const struct repo_g
 
     /* Forgotten since it was listed: as if it had gone before. */
     if (repo_generation_load(r, &n->vm, n->number, &g, e) != 0)
-        return e->code == ERR_NOT_FOUND ? 0 : -1;
+        return e->code == ERR_NOT_FOUND ? repo_still_there(r, e) : -1;
     for (uint32_t i = 0; i < g.file_count && rc == 0; i++)
         rc = mark_file(m, &g.files[i], e);
     for (uint32_t i = 0; i < g.disk_count && rc == 0; i++)
