@@ -67,6 +67,8 @@ static int backup_images(struct app *app, struct err *e)
         goto out;
     b.repo = r.repo;
     rc = backup_files(&b, &events, &app->result, e);
+    if (rc == 0 && !o->dry_run)
+        repository_mend_reserve(&r);
     if (!o->json)
         report_people(stdout, &app->result, app_columns(), o->dry_run);
 
@@ -105,6 +107,8 @@ static int backup_vms(struct app *app, struct err *e)
         goto out;
     b.repo = r.repo;
     rc = repo_job(&b, &events, &app->result, e);
+    if (rc == 0 && !o->dry_run)
+        repository_mend_reserve(&r);
     if (!o->json)
         report_people(stdout, &app->result, app_columns(), o->dry_run);
 

@@ -29,7 +29,9 @@ static void put_facts(void *context, struct json *j)
     json_number(j, "copied_packs", f->copied_packs);
     json_number(j, "copied_bytes", f->copied_bytes);
     json_number(j, "removed_packs", f->removed_packs);
+    json_number(j, "not_copied_packs", f->not_copied_packs);
     json_number(j, "removed_bytes", f->removed_bytes);
+    json_number(j, "removed_partials", f->removed_partials);
 }
 
 static void free_facts(void *context)
@@ -43,7 +45,7 @@ static void tell(const struct prune_facts *f, bool dry_run)
     char removed[SIZE_TEXT_BYTES];
 
     printf("%" PRIu64 " packs, %s: %" PRIu64 " hold nothing that is needed (%s), of %" PRIu64
-           " a small part %s copied (%s)\n",
+           " what is needed %s copied (%s)\n",
            f->packs, size_text(bytes, f->bytes), f->dead_packs, size_text(dead, f->dead_bytes),
            f->copied_packs, dry_run ? "would be" : "was", size_text(copied, f->copied_bytes));
     if (dry_run)
@@ -51,6 +53,24 @@ static void tell(const struct prune_facts *f, bool dry_run)
     else
         printf("%" PRIu64 " packs removed, %s\n", f->removed_packs,
                size_text(removed, f->removed_bytes));
+}
+
+static void tell_room(const struct prune_facts *f)
+{
+    if (f->reserve_used)
+        repository_tell_reserve();
+    if (f->not_copied_packs > 0)
+        log_warning("there was no room to copy what is needed of %" PRIu64 " packs: run prune "
+                    "again now that others are gone",
+                    f->not_copied_packs);
+    if (f->removed_partials > 0)
+        log_note("%" PRIu64 " notes of unfinished runs were older than 14 days and are gone",
+                 f->removed_partials);
+    if (f->reserve_used && !f->reserve_missing)
+        log_note("the reserve of the repository is there again");
+    else if (f->reserve_missing)
+        log_warning("there is no room yet to make the reserve of the repository again: the next "
+                    "backup or prune that finds room does it");
 }
 
 /* A clock that is behind would take young things for old ones. */
@@ -105,6 +125,7 @@ int cmd_prune(struct app *app, struct err *e)
         goto out;
     *facts = *repo_prune_facts(p);
     progress_vm_end(app->progress);
+    tell_room(facts);
     if (!app->options->json)
         tell(facts, dry_run);
     rc = 0;

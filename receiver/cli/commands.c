@@ -96,19 +96,25 @@ static const struct command commands[] = {
     },
     {
         .name = "restore",
-        .operands = "GEN (--repo REPO|--mirror DIR) --output DIR2",
+        .operands = "GEN (--repo REPO|--mirror DIR) --output DIR2|-|DEVICE",
         .summary = "write a generation's disks and configuration to a directory",
         .text = "GEN is VM@N, a bare N where one VM is meant, VM@latest, VM@2026-11-20 or an "
                 "id.  DIR2 is made; it must be absent or empty.  Every block is checked "
-                "while it is copied.  Of a repository single disks may be asked for.",
+                "while it is copied.  Of a repository single disks may be asked for.  One disk "
+                "alone goes to standard output with -, or to a block device, which needs "
+                "--force-device.",
         .examples =
             "  vmferry restore web01@latest --mirror /srv/mirrors --output /tmp/web01\n"
             "  vmferry restore 3 --mirror /srv/mirrors/web01 --output /tmp/web01-3\n"
             "  vmferry restore web01@7 --repo /srv/repo --only-disk scsi0:1 --output /tmp/d\n"
-            "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n",
+            "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n"
+            "  vmferry restore web01@7 --repo /srv/repo --output - | xz > web01.raw.xz\n"
+            "d.xz\n"
+            "  vmferry restore web01@7 --repo /srv/repo --output /dev/sdx --force-device\n",
         .operands_min = 1,
         .operands_max = 1,
-        .accepts = STORES | KEYS | BIT(OPTION_OUTPUT) | BIT(OPTION_ONLY_DISK),
+        .accepts =
+            STORES | KEYS | BIT(OPTION_OUTPUT) | BIT(OPTION_ONLY_DISK) | BIT(OPTION_FORCE_DEVICE),
         .needs = BIT(OPTION_OUTPUT),
         .needs_one = STORES,
         .run = cmd_restore,

@@ -107,6 +107,8 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_TAG] = { "tag", 0, "TAG", "", "give the generation a tag; repeatable" },
     [OPTION_PIN] = { "pin", 0, NULL, NULL, "forget nothing: pin the generations" },
     [OPTION_UNPIN] = { "unpin", 0, NULL, NULL, "forget nothing: take the pins away" },
+    [OPTION_FORCE_DEVICE] = { "force-device", 0, NULL, NULL,
+                              "overwrite the block device that --output names" },
 };
 
 /* The words of a listed value, the first of which is the default. */
@@ -354,6 +356,9 @@ static void take_flag(struct options *o, enum option_id id)
         break;
     case OPTION_UNPIN:
         o->unpin = true;
+        break;
+    case OPTION_FORCE_DEVICE:
+        o->force_device = true;
         break;
     default:
         break;

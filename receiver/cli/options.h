@@ -83,6 +83,7 @@ enum option_id {
     OPTION_TAG,
     OPTION_PIN,
     OPTION_UNPIN,
+    OPTION_FORCE_DEVICE,
     OPTION_COUNT
 };
 
@@ -120,7 +121,7 @@ struct options {
     uint64_t stall_timeout_s;      /* 600 */
     const char *mirror, *output, *foreign;
     const char *repo, *repo_password_file, *repo_password_command, *key_file, *new_password_file;
-    bool encrypt, append_only, pin, unpin;
+    bool encrypt, append_only, pin, unpin, force_device;
     const char **files; /* NAME=DISK */
     size_t file_count;
     struct keep_policy keep_policy; /* its tags are keep_tags */

@@ -6,6 +6,7 @@
 
 #include "protocol/base/err.h"
 #include "receiver/repo/repo_read.h"
+#include "receiver/repo/repo_verified.h"
 #include "receiver/restore/descriptor.h"
 
 /* A generation with what its texts live in. */
@@ -168,6 +169,22 @@ static void name_vms(struct repo_list *l)
     }
 }
 
+/* Nothing depends on it: where it cannot be read nothing is known. */
+static void add_verified(struct repo_list *l, struct repo *r)
+{
+    struct repo_verified v;
+    struct err none;
+
+    if (repo_verified_load(r, &v, &none) != 0)
+        return;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct repo_generation *g = &l->items[i]->g;
+
+        l->items[i]->item.verified = (int64_t)repo_verified_time(&v, &g->vm, g->number);
+    }
+    repo_verified_free(&v);
+}
+
 int repo_list_load(struct repo_list **out, struct repo *r, struct err *e)
 {
     struct repo_list *l = calloc(1, sizeof *l);
@@ -189,6 +206,7 @@ int repo_list_load(struct repo_list **out, struct repo *r, struct err *e)
         if (add_generation(l, r, &names[i], e) != 0)
             goto out;
     name_vms(l);
+    add_verified(l, r);
     *out = l;
     l = NULL;
     rc = 0;

@@ -328,7 +328,7 @@ int index_compare_damaged(const void *a, const void *b)
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
-static bool is_damaged(const struct index *x, const struct repo_key *pack, uint32_t offset)
+bool index_is_damaged(const struct index *x, const struct repo_key *pack, uint32_t offset)
 {
     struct damaged_entry key = { *pack, offset };
 
@@ -340,7 +340,7 @@ static bool is_damaged(const struct index *x, const struct repo_key *pack, uint3
 static unsigned note(const struct index *x, const struct index_entry *n,
                      const struct repo_key *pack, struct place *out)
 {
-    if (is_damaged(x, pack, n->offset))
+    if (index_is_damaged(x, pack, n->offset))
         return 0;
     *out = (struct place){ .pack = *pack,
                            .offset = n->offset,

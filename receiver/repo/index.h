@@ -63,6 +63,9 @@ void index_pack_done(struct index *x, uint32_t number);
 /* Keep what is new for the next process, if it is worth it.  Failing is no harm but time. */
 int index_save(struct index *x, struct err *e);
 
+/* Whether the entry at this place counts as missing. */
+bool index_is_damaged(const struct index *x, const struct repo_key *pack, uint32_t offset);
+
 void index_counts(struct index *x, uint64_t *entries, uint64_t *packs, uint64_t *damaged);
 
 #endif

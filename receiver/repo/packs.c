@@ -323,6 +323,11 @@ int repo_packs_remove(struct repo *r, const struct repo_key *packs, size_t count
     return storage_barrier(r->storage, e) != 0 ? -1 : failpoint("repo.collected", e);
 }
 
+bool repo_entry_damaged(struct repo *r, const struct repo_key *pack, const struct repo_entry *entry)
+{
+    return index_is_damaged(r->index, pack, entry->offset);
+}
+
 int repo_note_damaged(struct repo *r, const struct repo_damaged *damaged, size_t count,
                       struct err *e)
 {

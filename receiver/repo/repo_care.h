@@ -55,6 +55,12 @@ int repo_mark_live(struct repo *r, uint64_t partials_since,
                                struct err *e),
                    void *context, struct err *e);
 
+/*
+ * Remove the partial manifests that repo_mark_live leaves out with the same partials_since, durably
+ * and before any pack: a later run would believe them.  Under the exclusive lock.
+ */
+int repo_partials_drop(struct repo *r, uint64_t partials_since, uint64_t *removed, struct err *e);
+
 /* --- packs --- */
 
 struct repo_pack {
@@ -119,11 +125,21 @@ struct repo_damaged {
 int repo_note_damaged(struct repo *r, const struct repo_damaged *damaged, size_t count,
                       struct err *e);
 
+/* Whether the entry of this pack counted as missing when the repository was opened. */
+bool repo_entry_damaged(struct repo *r, const struct repo_key *pack,
+                        const struct repo_entry *entry);
+
+/* Remove the notes of damage all of whose packs are gone.  Under the exclusive lock; may follow
+ * repo_packs_remove. */
+int repo_damaged_tidy(struct repo *r, uint64_t *removed, struct err *e);
+
 /* --- room --- */
 
-/* Give up the reserve, so that removing works on a full disk; make it again where room allows (an
- * ERR_SPACE then is no failure of the caller's). */
+/* Give up the reserve, so that removing works on a full disk. */
 int repo_reserve_drop(struct repo *r, struct err *e);
+
+/* Make it again: 0 it was there, 1 it is there again, -1 (ERR_SPACE is no failure of the caller's:
+ * who comes when there is room makes it). */
 int repo_reserve_restore(struct repo *r, struct err *e);
 
 #endif

@@ -41,8 +41,9 @@ struct repo_disk {
 
 /* What the store made of it. */
 struct repo_disk_state {
-    bool is_new;  /* the parent does not have it */
-    bool resumed; /* durable blocks of an unfinished run count as held */
+    bool is_new;            /* the parent does not have it */
+    bool resumed;           /* durable blocks of an unfinished run count as held */
+    uint64_t resumed_bytes; /* up to here */
     /* Blocks of the repository are known to be damaged: hints about changes must not be used, the
      * whole disk must be in the plan. */
     bool distrusted;
@@ -62,6 +63,7 @@ struct repo_disk_result {
 struct repo_run_options {
     uint32_t block_bytes; /* for new disks; 0: the repository's */
     bool no_parent;       /* say nothing of what is held: the source sends everything */
+    bool only_look;       /* for a dry run: no lock, no sink, no commit; read-only will do */
 };
 
 /*
@@ -75,6 +77,9 @@ int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *
 
 /* The number of the parent, 0 when this is the VM's first generation. */
 uint64_t repo_run_parent(const struct repo_run *run);
+
+/* When the parent's disks were frozen, seconds since 1970. */
+uint64_t repo_run_parent_time(const struct repo_run *run);
 
 /* The VM's key in the repository: for pins and tags of what the run makes. */
 void repo_run_vm(const struct repo_run *run, struct repo_key *out);

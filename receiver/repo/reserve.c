@@ -1,4 +1,5 @@
 /* Room that is given up when a full disk keeps us from cleaning up. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "protocol/base/err.h"
@@ -38,11 +39,15 @@ int repo_reserve_drop(struct repo *r, struct err *e)
 
 int repo_reserve_restore(struct repo *r, struct err *e)
 {
-    uint64_t size;
+    uint64_t size, room;
 
     if (storage_size(r->storage, NAME_RESERVE, &size, e) == 0)
         return 0;
-    if (e->code != ERR_NOT_FOUND || repo_reserve_make(r->storage, e) != 0)
+    if (e->code != ERR_NOT_FOUND || storage_room(r->storage, &room, e) != 0)
         return -1;
-    return storage_barrier(r->storage, e);
+    if (room < RESERVE_BYTES)
+        return err_set(e, ERR_SPACE, "there is no room for the reserve");
+    if (repo_reserve_make(r->storage, e) != 0)
+        return e->code == ERR_REFUSED && e->os == EEXIST ? 0 : -1; /* somebody else did */
+    return storage_barrier(r->storage, e) == 0 ? 1 : -1;
 }

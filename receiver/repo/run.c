@@ -214,6 +214,8 @@ static int find_partials(struct repo_run *run, struct err *e)
             continue;
         d->secret = d->found.secret; /* a new disk goes on with the secret that was made for it */
         d->state.resumed = true;
+        d->state.resumed_bytes =
+            min_u64(d->found.spine.position * d->shape.block_bytes, d->shape.capacity_bytes);
     }
     return 0;
 }
@@ -272,7 +274,8 @@ static int set_up(struct repo_run *run, const struct repo_vm *vm,
         find_vm(run, vm, e) != 0)
         return -1;
     name_of_vm_lock(lock, &run->vm);
-    if (storage_lock_take(run->repo->storage, lock, LOCK_EXCLUSIVE, run->repo->env.lock_wait_ms,
+    if (!run->only_look &&
+        storage_lock_take(run->repo->storage, lock, LOCK_EXCLUSIVE, run->repo->env.lock_wait_ms,
                           run->repo->env.stop, &run->vm_lock, e) != 0)
         return e->code == ERR_BUSY ? err_add(e, "another backup of this VM is at work") : -1;
     if (load_parent(run, e) != 0)
@@ -298,13 +301,14 @@ int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *
 {
     struct repo_run *run;
 
-    if (r->read_only)
+    if (r->read_only && !options->only_look)
         return err_set(e, ERR_REFUSED, "the repository was opened for reading only");
     run = calloc(1, sizeof *run);
     if (run == NULL)
         return err_sys(e, "getting memory");
     run->repo = r;
     run->no_parent = options->no_parent;
+    run->only_look = options->only_look;
     randombytes_buf(&run->session, sizeof run->session);
     if (set_up(run, vm, options, disks, count, e) != 0) {
         repo_run_end(run);
@@ -319,6 +323,11 @@ uint64_t repo_run_parent(const struct repo_run *run)
     return run->parent.number;
 }
 
+uint64_t repo_run_parent_time(const struct repo_run *run)
+{
+    return run->parent.time;
+}
+
 const struct repo_disk_state *repo_run_disk(const struct repo_run *run, size_t index)
 {
     return &run->disks[index].state;
@@ -328,7 +337,7 @@ int repo_run_sink(struct repo_run *run, size_t index, struct sink **out, struct 
 {
     struct run_disk *d = &run->disks[index];
 
-    if (!d->included || d->sink_open || d->ended)
+    if (run->only_look || !d->included || d->sink_open || d->ended)
         return err_set(e, ERR_USAGE, "disk %s: there is no sink for it now", d->slot);
     return repo_sink_new(d, out, e);
 }

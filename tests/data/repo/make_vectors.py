@@ -174,6 +174,8 @@ def make(folder, sealed):
                SECRET + struct.pack("<QQ", 2, TIME) + spine)
     r.document(9, "epoch/0000000004", b"")
     r.document(6, f"retired/{vm.hex()}/0000000006", b"")
+    r.document(11, "verified/" + "ee" * 16, struct.pack("<I", 2) + bytes([0xab]) * 16 + struct.pack("<QQ", 0, TIME + 9) +
+               vm + struct.pack("<QQ", 1, TIME + 7))
 
 
 if __name__ == "__main__":

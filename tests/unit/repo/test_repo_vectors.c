@@ -11,11 +11,12 @@
 #include "receiver/repo/fields.h"
 #include "receiver/repo/generation.h"
 #include "receiver/repo/repo_private.h"
+#include "receiver/repo/repo_verified.h"
 #include "receiver/storage/storage_directory.h"
 #include "receiver/storage/storage_memory.h"
 #include "tests/unit/repo/fixture.h"
 
-enum { OBJECTS_PLAIN = 9, OBJECTS_SEALED = 10 };
+enum { OBJECTS_PLAIN = 10, OBJECTS_SEALED = 11 };
 
 /* Opening makes lock files, so work on a copy. */
 static struct storage *copy_of(const char *folder, size_t objects)
@@ -112,6 +113,24 @@ static void check_partial(struct repo *r, const char *name)
     partial_free(&p);
 }
 
+static void check_verified(struct repo *r, const struct repo_key *vm)
+{
+    struct repo_key pack;
+    struct repo_verified v;
+    struct repo_generation g;
+    struct err e;
+
+    memset(pack.b, 0xab, sizeof pack.b);
+    assert_ok(repo_generation_load(r, vm, 1, &g, &e), &e);
+    assert_ok(repo_verified_load(r, &v, &e), &e);
+    assert_int_equal(v.count, 2);
+    assert_int_equal(repo_verified_time(&v, &pack, 0), g.time + 9);
+    assert_int_equal(repo_verified_time(&v, vm, 1), g.time + 7);
+    assert_int_equal(repo_verified_time(&v, vm, 2), 0);
+    repo_verified_free(&v);
+    repo_generation_free(&g);
+}
+
 /* Entries of both packs are whole, codecs and seals included. */
 static void check_packs(struct repo *r)
 {
@@ -153,6 +172,7 @@ static void check_repository(const char *folder, const char *passphrase, size_t 
     check_manifest(r, &vm);
     check_disk(r, &vm, &h.disks[0]);
     check_packs(r);
+    check_verified(r, &vm);
     assert_ok(storage_list(s, "partial/", &list, &e), &e);
     assert_int_equal(storage_next(list, &item, &e), 1);
     check_partial(r, item.name);
