@@ -50,7 +50,10 @@ int repo_packs(struct repo *r, struct repo_pack **out, size_t *count, struct err
     struct repo_pack *all;
     size_t n, kept = 0;
 
-    if (list_kind(r, "packs/", &list, e) != 0 || list_kind(r, "index/", &list, e) != 0) {
+    /* A pack comes before its index: in this order every index that is found has its pack in the
+     * list, also of a backup that is at work. */
+    if (list_kind(r, "index/", &list, e) != 0 || failpoint("repo.index-listed", e) != 0 ||
+        list_kind(r, "packs/", &list, e) != 0) {
         bytes_free(&list);
         return -1;
     }

@@ -73,6 +73,17 @@ class Races(RepoFaults, harness.LocalTest):
                                            self.there.truths["web"][7][0]))
         self.assert_all()
 
+    def test_check_between_its_lists(self):
+        """A pack that comes while check lists: its index must not be there without it."""
+        self.back_up()
+        running = self.stopped("repo.index-listed", "check", "--read-data")
+        self.change(1)
+        self.back_up(machine=1)
+        r = self.go_on(running)
+        self.assertEqual(r.summary["damaged"], 0)
+        self.assertFalse(os.path.exists(os.path.join(self.repo, "damaged")))
+        self.assert_all()
+
     def test_readers_beside_forget(self):
         for words in (["check"], ["prune", "--dry-run"], ["stats"], ["list"]):
             with self.subTest(command=words[0]):
@@ -151,7 +162,7 @@ class Races(RepoFaults, harness.LocalTest):
         for n in (1, 2):
             self.drop(self.there.truths["web"].pop(n))
         # It has its plan; the rest of it happens alone.
-        running = self.stopped("repo.flushed", "prune")
+        running = self.stopped("repo.planned", "prune")
         self.change(1)
         self.back_up("revived", machine=1)
         self.go_on(running)

@@ -234,7 +234,7 @@ class Space(RepoFaults, harness.LocalTest):
     def full(self, name, op, place, budget):
         harness.mount("-o", "remount,size=512m", place)
         store, out = self.fresh(op, place, True), os.path.join(place, "out")
-        size = self.size_of(place) + budget
+        size = max(self.size_of(place) + budget, PAGE)      # 0 would be: as much as there is
         harness.mount("-o", "remount,size=%d" % size, place)
         message = "seed %d: %s with %d bytes of room" % (self.seed, name, budget)
         r = self.run_op(op, store, out)
@@ -436,7 +436,7 @@ class Places(Space):
         """Removed while somebody works on it: an error, and it is not made again."""
         for words, step in ((("backup", "--file", "web=" + self.a), "repo.opened"),
                             (("backup", "--file", "web=" + self.a), "repo.commit"),
-                            (("prune",), "repo.flushed"), (("forget", "web@3"), "repo.forget"),
+                            (("prune",), "repo.planned"), (("forget", "web@3"), "repo.forget"),
                             (("check",), "repo.listed"), (("list",), "repo.listed")):
             store = self.fresh(Op(store="plain"), self.work, False)
             running = self.start(self.words_on(store, *words), 0, step + ":1:stop")
