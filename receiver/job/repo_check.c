@@ -190,6 +190,24 @@ static int set_aside(struct check *k, struct err *e)
     return 0;
 }
 
+/* --- small objects --- */
+
+static int judge_object(void *context, const char *name, bool ours, const struct err *why,
+                        struct err *e)
+{
+    struct check *k = context;
+    char text[sizeof why->text + 40];
+
+    if (ours) {
+        *e = *why;
+        return judge(k, name, e);
+    }
+    snprintf(text, sizeof text, "%s: %s; it is left alone", name, why->text);
+    if (k->env->warn != NULL)
+        k->env->warn(k->env->context, text);
+    return 0;
+}
+
 /* --- generations --- */
 
 static int visit_node(void *context, unsigned level, uint64_t first_block,
@@ -416,6 +434,8 @@ int repo_check(struct repo *r, const struct repo_check_options *options, const s
         rc = check_packs(&k, e);
     if (rc == 0)
         rc = check_generations(&k, e);
+    if (rc == 0)
+        rc = repo_objects_check(r, judge_object, &k, e);
     /* Behind the walk, so that what is reported is what was found. */
     if (rc == 0)
         rc = set_aside(&k, e);

@@ -61,6 +61,18 @@ int repo_mark_live(struct repo *r, uint64_t partials_since,
  */
 int repo_partials_drop(struct repo *r, uint64_t partials_since, uint64_t *removed, struct err *e);
 
+/* --- objects --- */
+
+/*
+ * Read every small object (keys, partials, retired numbers, pins, tags, epochs, notes) and look at
+ * the names of all: `found` is told of each that cannot be read or is not what its name says, and,
+ * with ours = false, of names that mean nothing here.  It returns 0 to go on.
+ */
+int repo_objects_check(struct repo *r,
+                       int (*found)(void *context, const char *name, bool ours,
+                                    const struct err *why, struct err *e),
+                       void *context, struct err *e);
+
 /* --- packs --- */
 
 struct repo_pack {
