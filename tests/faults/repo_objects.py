@@ -132,7 +132,7 @@ class Objects(RepoFaults, harness.LocalTest):
         good, names = self.path("good"), self.files(store.path)
         shutil.copytree(store.path, good)
         for number, name in enumerate(names):
-            if self.few and number % 4 != self.seed % 4:
+            if self.few and number % 12 != self.seed % 12:
                 continue
             kind = name.split("/")[0]
             like = [n for n in names if n.split("/")[0] == kind and n != name]
@@ -206,4 +206,4 @@ class Objects(RepoFaults, harness.LocalTest):
 
 if __name__ == "__main__":
     unittest.TestCase.maxDiff = None
-    tool.main(Objects, __doc__, few=(False, "one file in four"))
+    tool.main(Objects, __doc__, few=(False, "one file in twelve"))
