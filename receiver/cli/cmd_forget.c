@@ -366,7 +366,8 @@ int cmd_forget(struct app *app, struct err *e)
     app->summary_context = p;
     app->summary_end = free_plan;
     if (repository_open(&r, app, REPO_SHARED, o->dry_run, e) != 0 ||
-        load_plan(p, r.repo, o, e) != 0 || act(app, p, r.repo, e) != 0)
+        (!o->dry_run && repo_forget_begin(r.repo, e) != 0) || load_plan(p, r.repo, o, e) != 0 ||
+        act(app, p, r.repo, e) != 0)
         goto out;
     app->summary = put_plan;
     rc = 0;

@@ -190,6 +190,24 @@ static int set_aside(struct check *k, struct err *e)
     return 0;
 }
 
+/* --- small objects --- */
+
+static int judge_object(void *context, const char *name, bool ours, const struct err *why,
+                        struct err *e)
+{
+    struct check *k = context;
+    char text[sizeof why->text + 40];
+
+    if (ours) {
+        *e = *why;
+        return judge(k, name, e);
+    }
+    snprintf(text, sizeof text, "%s: %s; it is left alone", name, why->text);
+    if (k->env->warn != NULL)
+        k->env->warn(k->env->context, text);
+    return 0;
+}
+
 /* --- generations --- */
 
 static int visit_node(void *context, unsigned level, uint64_t first_block,
@@ -299,8 +317,14 @@ static int check_generations(struct check *k, struct err *e)
     for (size_t i = 0; i < count; i++) {
         struct repo_generation g = { 0 };
         int loaded = repo_generation_load(k->r, &names[i].vm, names[i].number, &g, e);
-        int done = loaded == 0 ? check_one(k, &g, e) : judge(k, "a manifest", e);
+        int done = 0;
 
+        if (loaded == 0)
+            done = check_one(k, &g, e);
+        else if (e->code == ERR_NOT_FOUND) /* forgotten while we looked */
+            done = repo_still_there(k->r, e);
+        else
+            done = judge(k, "a manifest", e);
         repo_generation_free(&g);
         if (done != 0)
             goto out;
@@ -410,6 +434,8 @@ int repo_check(struct repo *r, const struct repo_check_options *options, const s
         rc = check_packs(&k, e);
     if (rc == 0)
         rc = check_generations(&k, e);
+    if (rc == 0)
+        rc = repo_objects_check(r, judge_object, &k, e);
     /* Behind the walk, so that what is reported is what was found. */
     if (rc == 0)
         rc = set_aside(&k, e);

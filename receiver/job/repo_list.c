@@ -149,7 +149,7 @@ static int add_generation(struct repo_list *l, struct repo *r, const struct repo
     }
     owned_free(o);
     if (why.code == ERR_NOT_FOUND)
-        return 0; /* forgotten while we looked */
+        return repo_still_there(r, e); /* forgotten while we looked */
     if (is_damage(why.code))
         return add_problem(l, why.text, e);
     *e = why;

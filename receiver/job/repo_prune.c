@@ -7,6 +7,7 @@
 #include "protocol/base/bytes.h"
 #include "protocol/base/err.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/job/id_set.h"
 #include "receiver/repo/repo_care.h"
 #include "receiver/storage/storage.h"
@@ -250,7 +251,9 @@ static int plan(struct repo_prune *p, bool dry_run, struct err *e)
     if (mark_all(p, e) != 0 || judge_packs(p, e) != 0)
         return -1;
     p->facts.live_entries = id_set_count(p->nodes) + id_set_count(p->blocks);
-    return dry_run ? 0 : make_copies(p, e);
+    if (!dry_run && make_copies(p, e) != 0)
+        return -1;
+    return failpoint("repo.planned", e);
 }
 
 int repo_prune_plan(struct repo_prune **out, struct repo *r, bool dry_run, struct err *e)

@@ -3,8 +3,8 @@
  * an index object lies in sorted runs, which are kept as a cache between processes; what this
  * process adds is in a table in memory until it is worth a run.
  *
- * Threads: index_find may be called from several threads; the rest from one at a time, which may be
- * beside finders.  Inside receiver/repo only.
+ * Threads: index_find and index_find_named may be called from several threads; the rest from one at
+ * a time, which may be beside finders.  Inside receiver/repo only.
  */
 #ifndef RECEIVER_REPO_INDEX_H
 #define RECEIVER_REPO_INDEX_H
@@ -41,6 +41,17 @@ void index_close(struct index *x); /* NULL is allowed */
  */
 int index_find(struct index *x, enum entry_type type, const struct repo_id *id, struct place *out,
                unsigned room, struct err *e);
+
+/*
+ * The same for an id that something published names.  Others may have published it, and the packs
+ * it stands on, after the index was opened: if manifests were listed since, it is looked once
+ * whether there are more packs.  Errors also as of index_open.
+ */
+int index_find_named(struct index *x, enum entry_type type, const struct repo_id *id,
+                     struct place *out, unsigned room, struct err *e);
+
+/* Manifests were listed. */
+void index_news(struct index *x);
 
 /* A pack that is being written; returns its number. */
 int index_add_pack(struct index *x, const struct repo_key *pack, uint32_t *number, struct err *e);

@@ -11,6 +11,13 @@
 /* --- generations --- */
 
 /*
+ * From here to repo_close nobody else forgets: what may go is decided from what is there, and two
+ * who decide at once could each keep what the other takes.  Before the generations are looked at.
+ * ERR_BUSY, ERR_STOPPED, ERR_SYSTEM, …
+ */
+int repo_forget_begin(struct repo *r, struct err *e);
+
+/*
  * Remove a manifest, durably.  The number is not given again.  Blocks stay until they are
  * collected. -1: ERR_NOT_FOUND, ERR_REFUSED (pinned, an append-only repository, read-only),
  * ERR_SYSTEM, …
@@ -53,6 +60,18 @@ int repo_mark_live(struct repo *r, uint64_t partials_since,
  * and before any pack: a later run would believe them.  Under the exclusive lock.
  */
 int repo_partials_drop(struct repo *r, uint64_t partials_since, uint64_t *removed, struct err *e);
+
+/* --- objects --- */
+
+/*
+ * Read every small object (keys, partials, retired numbers, pins, tags, epochs, notes) and look at
+ * the names of all: `found` is told of each that cannot be read or is not what its name says, and,
+ * with ours = false, of names that mean nothing here.  It returns 0 to go on.
+ */
+int repo_objects_check(struct repo *r,
+                       int (*found)(void *context, const char *name, bool ours,
+                                    const struct err *why, struct err *e),
+                       void *context, struct err *e);
 
 /* --- packs --- */
 

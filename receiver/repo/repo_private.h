@@ -26,6 +26,7 @@ struct open_pack {
 struct repo {
     struct storage *storage;
     struct storage_lock *lock;
+    struct storage_lock *forget_lock; /* of who forgets */
     struct config config;
     struct vault *vault;
     struct index *index;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/repo/repo_care.h"
 #include "receiver/repo/repo_private.h"
 
@@ -32,7 +33,8 @@ fail:
 
 int repo_reserve_drop(struct repo *r, struct err *e)
 {
-    if (storage_remove(r->storage, NAME_RESERVE, e) != 0)
+    if (storage_remove(r->storage, NAME_RESERVE, e) != 0 ||
+        failpoint("repo.reserve-dropped", e) != 0)
         return -1;
     return storage_barrier(r->storage, e);
 }

@@ -10,6 +10,7 @@
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/names.h"
 #include "receiver/repo/repo_private.h"
 #include "version.h"
@@ -239,7 +240,8 @@ int run_partial(struct run_disk *d, const struct tree_spine *spine, struct err *
     if (repo_flush(run->repo, e) != 0)
         return -1;
     name_of_partial(name, &run->vm, run->session, d->index, d->sequence);
-    if (partial_put(run->repo, name, &p, e) != 0 || storage_barrier(run->repo->storage, e) != 0)
+    if (partial_put(run->repo, name, &p, e) != 0 || storage_barrier(run->repo->storage, e) != 0 ||
+        failpoint("repo.partial-published", e) != 0)
         return -1;
     /* The one before is of no use any more; whoever may not remove it leaves that to prune. */
     if (d->sequence > 0) {
@@ -553,7 +555,8 @@ static void clean_up(struct repo_run *run)
     if (storage_list(run->repo->storage, prefix, &list, &none) != 0)
         return;
     while (storage_next(list, &item, &none) > 0)
-        if (name_is_generation(item.name, "retired", &vm, &number))
+        /* Not the one of this generation, if somebody has forgotten it already. */
+        if (name_is_generation(item.name, "retired", &vm, &number) && number <= run->newest)
             (void)storage_remove(run->repo->storage, item.name, &none);
     storage_list_end(list);
 }
@@ -568,9 +571,10 @@ int repo_run_commit(struct repo_run *run, const struct repo_run_facts *facts,
     /* Durable first: blocks, nodes, their index.  The manifest is the commit. */
     if (describe(run, facts, &g, e) != 0 || repo_flush(r, e) != 0 || repo_check_stop(r, e) != 0 ||
         storage_lock_proof(r->lock, e) != 0 || storage_lock_proof(run->vm_lock, e) != 0 ||
-        generation_put(r, &g, e) != 0)
+        failpoint("repo.commit", e) != 0 || generation_put(r, &g, e) != 0 ||
+        failpoint("repo.manifest-published", e) != 0)
         goto out;
-    if (storage_barrier(r->storage, e) != 0)
+    if (storage_barrier(r->storage, e) != 0 || failpoint("repo.committed", e) != 0)
         goto out;
     run->committed = true;
     out->number = g.number;

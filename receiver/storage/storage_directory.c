@@ -180,7 +180,7 @@ static int file_barrier(struct storage *s, struct err *e)
 
     pthread_mutex_lock(&d->lock);
     if (d->poisoned)
-        rc = err_set(e, ERR_SOURCE, "an earlier write to the disk failed");
+        rc = err_set(e, ERR_SYSTEM, "an earlier write to the disk failed");
     else
         rc = sync_all(d, e);
     pthread_mutex_unlock(&d->lock);
@@ -327,7 +327,7 @@ static int file_remove(struct storage *s, const char *name, struct err *e)
     if (unlinkat(folder, name + leaf_of(name), 0) == 0)
         rc = note_dirty(d, name, folder, e);
     else if (errno != ENOENT)
-        rc = err_sys(e, "removing it");
+        rc = err_sys_write(e, "removing it");
     else
         rc = check_root(d, e);
     io_drop(&folder);
