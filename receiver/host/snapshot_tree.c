@@ -401,6 +401,26 @@ int snapshot_task_look(struct host *h, unsigned vmid, const char *operation,
     return 0;
 }
 
+bool snapshot_is_below(const struct snapshot_tree *t, unsigned lower, unsigned upper)
+{
+    size_t at = 0;
+    unsigned depth;
+
+    while (at < t->count && t->items[at].id != upper)
+        at++;
+    if (at == t->count)
+        return false;
+    depth = t->items[at].depth + 1;
+    /* Backwards, the next one that is less deep is the parent. */
+    for (size_t i = at + 1; i-- > 0;)
+        if (t->items[i].depth < depth) {
+            depth = t->items[i].depth;
+            if (t->items[i].id == lower)
+                return true;
+        }
+    return false;
+}
+
 void snapshot_sight(const struct snapshot_tree *t, const char *token, const char *name,
                     struct snapshot_sighting *out)
 {
