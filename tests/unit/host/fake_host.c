@@ -246,9 +246,11 @@ static void print_snapshots(struct fake_host *f, struct fake_reply *r)
         fake_print(r, "(vim.vm.SnapshotInfo) null\n");
         return;
     }
-    fake_print(r, "(vim.vm.SnapshotInfo) {\n"
-                  "   currentSnapshot = 'vim.vm.Snapshot:7-snapshot-1', \n"
-                  "   rootSnapshotList = (vim.vm.SnapshotTree) [\n");
+    fake_print(r,
+               "(vim.vm.SnapshotInfo) {\n"
+               "   currentSnapshot = 'vim.vm.Snapshot:7-snapshot-%u', \n"
+               "   rootSnapshotList = (vim.vm.SnapshotTree) [\n",
+               f->snapshots[f->snapshot_count - 1].id);
     for (size_t i = 0; i < f->snapshot_count; i++, indent += 6) {
         fake_print(r,
                    "%*s(vim.vm.SnapshotTree) {\n%*sname = \"%s\", \n%*sid = %u, \n%*screateTime = ",
