@@ -9,6 +9,7 @@
 #ifndef PROTOCOL_STREAM_SINK_H
 #define PROTOCOL_STREAM_SINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,12 @@ struct sink;
 /* How the bytes of a block came over the wire; numbers are the protocol's. */
 enum block_encoding { ENCODING_RAW = 0, ENCODING_ZSTD = 1 };
 
+/* What a store that tells blocks by their content made of one ahead of its `data`. */
+struct sink_identity {
+    uint8_t id[32]; /* the store's own */
+    bool known;     /* it has these bytes: how they come does not matter any more */
+};
+
 struct sink_block {
     uint64_t offset_bytes; /* a multiple of the block size */
     const uint8_t *plain;  /* the block's bytes, not all zeros */
@@ -28,6 +35,7 @@ struct sink_block {
     const uint8_t *packed; /* the same block as it came */
     size_t packed_bytes;
     enum block_encoding encoding;
+    const struct sink_identity *identity; /* from `identify`; NULL: it was not asked */
 };
 
 enum held_kind {
@@ -66,8 +74,18 @@ struct sink_ops {
         struct sink *s); /* frees s too; what is staged and durable stays for the next run */
 };
 
+/*
+ * Work that may be done ahead: from any thread, also beside all other calls but `close`. 0, or -1
+ * (ERR_SYSTEM, ERR_CORRUPT).
+ */
+struct sink_ahead {
+    int (*identify)(struct sink *s, const uint8_t *plain, size_t plain_bytes,
+                    struct sink_identity *out, struct err *e);
+};
+
 struct sink {
     const struct sink_ops *ops;
+    const struct sink_ahead *ahead; /* NULL: there is none */
     uint64_t capacity_bytes;
     uint32_t block_bytes;
     struct digest_secret secret;

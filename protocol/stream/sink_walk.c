@@ -290,7 +290,7 @@ static int unpack(struct sink_walk *w, const struct msg_data *data, size_t lengt
 static int take_data(struct sink_walk *w, const struct stream_message *m, struct err *e)
 {
     struct msg_data data;
-    struct sink_block block;
+    struct sink_block block = { .identity = NULL };
     size_t length;
 
     if (msg_data_decode(&data, m->body, m->body_bytes, e) != 0)

@@ -350,14 +350,37 @@ static int put_block(struct repo_sink *s, const struct sink_block *b, const stru
     return 0;
 }
 
+/* Any thread. */
+static int sink_identify(struct sink *base, const uint8_t *plain, size_t plain_bytes,
+                         struct sink_identity *out, struct err *e)
+{
+    struct repo *r = sink_of(base)->d->run->repo;
+    struct repo_id id;
+    int has = -1;
+
+    if (vault_id(r->vault, plain, plain_bytes, &id, e) == 0)
+        has = repo_has(r, ENTRY_BLOCK, &id, e);
+    memcpy(out->id, id.b, sizeof out->id);
+    out->known = has > 0;
+    return has < 0 ? -1 : 0;
+}
+
+static int id_of(const struct repo_sink *s, const struct sink_block *b, struct repo_id *out,
+                 struct err *e)
+{
+    if (b->identity == NULL)
+        return vault_id(s->d->run->repo->vault, b->plain, b->plain_bytes, out, e);
+    memcpy(out->b, b->identity->id, sizeof out->b);
+    return 0;
+}
+
 static int sink_data(struct sink *base, const struct sink_block *b, struct err *e)
 {
     struct repo_sink *s = sink_of(base);
     uint64_t block = b->offset_bytes / s->d->shape.block_bytes;
     struct repo_cell cell = { .digest = b->digest };
 
-    if (check_place(s, block, block + 1, e) != 0 ||
-        vault_id(s->d->run->repo->vault, b->plain, b->plain_bytes, &cell.id, e) != 0 ||
+    if (check_place(s, block, block + 1, e) != 0 || id_of(s, b, &cell.id, e) != 0 ||
         put_block(s, b, &cell.id, e) != 0)
         return fail(s, e);
     if (differs_from_parent(s, block, &cell.id))
@@ -442,6 +465,7 @@ int repo_sink_new(struct run_disk *d, struct sink **out, struct err *e)
 {
     static const struct sink_ops ops = { sink_held, sink_same, sink_zero,
                                          sink_data, sink_end,  sink_close };
+    static const struct sink_ahead ahead = { sink_identify };
     struct repo_sink *s = calloc(1, sizeof *s);
 
     if (s == NULL)
@@ -449,6 +473,7 @@ int repo_sink_new(struct run_disk *d, struct sink **out, struct err *e)
     s->d = d;
     s->since_ms = io_clock_ms();
     s->base = (struct sink){ .ops = &ops,
+                             .ahead = &ahead,
                              .capacity_bytes = d->shape.capacity_bytes,
                              .block_bytes = d->shape.block_bytes,
                              .secret = d->secret };
