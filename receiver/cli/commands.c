@@ -139,7 +139,8 @@ static const struct command commands[] = {
                 "the repository, and removes the snapshot.  With --file local images are stored "
                 "instead: equal NAMEs are one VM's disks in order; a name that ends with .vmdk is "
                 "a VMDK chain, every other one a raw image.  A run that is cut goes on where it "
-                "was.",
+                "was.  Over a slow link the host names changed blocks by ids first, and sends only "
+                "those that no generation of it has (--ask-first).",
         .examples =
             "  vmferry backup esx1 web01 'db*' --repo /srv/repo\n"
             "  vmferry backup esx1 web01 --repo /srv/repo --tag before-upgrade\n"
@@ -150,7 +151,7 @@ static const struct command commands[] = {
                    BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
                    BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
                    BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
-                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES) | BIT(OPTION_ASK_FIRST),
         .needs = BIT(OPTION_REPO),
         .run = cmd_backup,
     },

@@ -83,6 +83,7 @@ enum option_id {
     OPTION_TAG,
     OPTION_PIN,
     OPTION_UNPIN,
+    OPTION_ASK_FIRST,
     OPTION_COUNT
 };
 
@@ -112,6 +113,7 @@ struct options {
     bool dry_run, full, yes, retained;
     uint8_t compress; /* COMPRESS_AUTO, 0 for none, or a level */
     uint64_t bwlimit; /* 0: none */
+    uint8_t ask_first; /* enum asking_when */
     enum snapshot_quiesce quiesce;
     const char **exclude, **only; /* slots */
     size_t exclude_count, only_count;

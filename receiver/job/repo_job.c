@@ -55,6 +55,7 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
     const struct repo_run_options options = {
         .block_bytes = w->options->block_bytes,
         .no_parent = job->options->full,
+        .ask_when = w->options->ask_first,
     };
     struct repo_disk *disks;
     int rc;
