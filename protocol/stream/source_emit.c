@@ -199,7 +199,6 @@ static int piece_emit(struct source_walk *w, struct piece *piece, struct err *e)
 /* Emit an op.  1 when it is done, 0 when it must wait, -1. */
 static int op_emit(struct source_walk *w, struct op *op, struct err *e)
 {
-    const struct ask_item *first;
     int rc;
 
     if (windowed(w) && !ask_window_takes(w->window, 0))
@@ -224,9 +223,8 @@ static int op_emit(struct source_walk *w, struct op *op, struct err *e)
             return -1;
         }
         rc = piece_emit(w, op->piece, e);
-        /* Waiting for an answer is not waiting for the link. */
-        first = rc == 0 && windowed(w) ? ask_window_first(w->window) : NULL;
-        piece_set_pressure(w->pieces, rc == 0 && (first == NULL || first->state == ASK_LACKING));
+        if (!windowed(w))
+            piece_set_pressure(w->pieces, rc == 0);
         if (rc > 0)
             piece_give(w->pieces, op->piece);
         return rc;
@@ -284,6 +282,7 @@ static int item_emit(struct source_walk *w, const struct ask_item *i, struct err
 static int window_emit(struct source_walk *w, bool *progress, struct err *e)
 {
     const struct ask_item *first;
+    bool sent = false;
     int rc = 1;
 
     if (w->window == NULL)
@@ -293,10 +292,16 @@ static int window_emit(struct source_walk *w, bool *progress, struct err *e)
     while (rc > 0 && (first = ask_window_first(w->window)) != NULL) {
         rc = item_emit(w, first, e);
         if (rc > 0) {
+            sent = sent || first->state == ASK_LACKING;
             ask_window_drop(w->window);
             *progress = true;
         }
     }
+    /* Waiting for an answer is not waiting for the link. */
+    if (first != NULL && first->state == ASK_LACKING)
+        piece_set_pressure(w->pieces, true);
+    else if (sent)
+        piece_set_pressure(w->pieces, false);
     return rc < 0 ? -1 : 0;
 }
 

@@ -18,7 +18,7 @@ enum {
     ANNOUNCE_BYTES = 64 << 20, /* reads announced at once, and the longest run without a word */
     /* With ASKING_SLOW: slower than this (100 Mbit/s) over so many bytes, and it asks. */
     SLOW_RATE_BYTES = 12500000,
-    SLOW_OVER_BYTES = 4 << 20,
+    SLOW_OVER_BYTES = 2 << 20,
     OPS_MAX = 2 * PIECES_MAX + 2,
 };
 /* Planning may mean reading tables, so it keeps near the walk, whatever the size of the disk. */
