@@ -1,6 +1,6 @@
 /*
- * What a source walk says of the disk, in order: runs and blocks as the pieces are ready, directly or,
- * where it asks first, through the window.
+ * What a source walk says of the disk, in order: runs and blocks as the pieces are ready, directly
+ * or, where it asks first, through the window.
  */
 #include "protocol/stream/source_walk_private.h"
 
@@ -67,23 +67,31 @@ int source_asking_begin(struct source_walk *w, struct err *e)
     return 0;
 }
 
-/* Whether the link is slow, now that so many bytes were queued for it: only while its queue is full
- * do these say how fast it takes them. */
+/*
+ * Whether the link has turned out to be slow, now that so many bytes were queued for it (0: a block
+ * had to wait for room).  Only where blocks wait most of the time do the bytes say how fast it is.
+ */
 static bool link_proves_slow(struct source_walk *w, size_t cost)
 {
-    bool full = link_queued(stream_link(w->stream)) >= LINK_QUEUE_MARK / 4, slow;
-    uint64_t now = io_clock_ms();
+    uint64_t now = io_clock_ms(), elapsed;
+    bool slow;
 
-    if (!full || w->slow_since_ms == 0) {
-        w->slow_since_ms = full ? now : 0;
-        w->slow_bytes = 0;
+    if (cost == 0) {
+        if (w->blocked_since_ms == 0)
+            w->blocked_since_ms = now;
         return false;
     }
-    w->slow_bytes += cost;
-    if (w->slow_bytes < SLOW_OVER_BYTES)
+    if (w->measured_since_ms == 0)
+        w->measured_since_ms = now;
+    if (w->blocked_since_ms != 0)
+        w->blocked_ms += now - w->blocked_since_ms;
+    w->blocked_since_ms = 0;
+    w->measured_bytes += cost;
+    if (w->measured_bytes < SLOW_OVER_BYTES)
         return false;
-    slow = w->slow_bytes * 1000 / SLOW_RATE_BYTES > now - w->slow_since_ms;
-    w->slow_since_ms = 0;
+    elapsed = now - w->measured_since_ms;
+    slow = w->measured_bytes * 1000 / SLOW_RATE_BYTES < elapsed && w->blocked_ms >= elapsed / 2;
+    w->measured_since_ms = w->blocked_ms = w->measured_bytes = 0;
     return slow;
 }
 
@@ -93,9 +101,16 @@ static int block_send(struct source_walk *w, struct msg_data *data, const struct
 {
     size_t cost = MSG_FIXED_data + data->tail_bytes;
     uint64_t length = min_u64(w->block, w->capacity - data->offset_bytes);
+    bool measures = w->ask_when == ASKING_SLOW && !w->asks;
 
-    if (w->may_send < cost + MSG_FIXED_run || !link_room(stream_link(w->stream)) ||
-        !rate_allows(w, cost))
+    if (w->may_send < cost + MSG_FIXED_run)
+        return 0;
+    if (!link_room(stream_link(w->stream))) {
+        if (measures)
+            link_proves_slow(w, 0);
+        return 0;
+    }
+    if (!rate_allows(w, cost))
         return 0;
     memcpy(data->digest, digest->b, sizeof data->digest);
     if (run_flush(w, e) != 0 ||
@@ -105,8 +120,7 @@ static int block_send(struct source_walk *w, struct msg_data *data, const struct
     w->totals.sent_bytes += data->tail_bytes;
     w->totals.data_bytes += length;
     w->emit_at += length;
-    if (w->ask_when == ASKING_SLOW && !w->asks && link_proves_slow(w, cost) &&
-        source_asking_begin(w, e) != 0)
+    if (measures && link_proves_slow(w, cost) && source_asking_begin(w, e) != 0)
         return -1;
     return 1;
 }
@@ -162,8 +176,7 @@ static int block_emit(struct source_walk *w, const struct piece_block *b, uint64
         .tail_bytes = b->packed_bytes,
     };
 
-    if (windowed(w) &&
-        !ask_window_takes(w->window, b->kind == PIECE_DATA ? b->packed_bytes : 0))
+    if (windowed(w) && !ask_window_takes(w->window, b->kind == PIECE_DATA ? b->packed_bytes : 0))
         return 0;
     if (b->kind != PIECE_DATA)
         return run_emit(w, b->kind == PIECE_ZERO ? RUN_ZERO : RUN_SAME, offset, length, e) == 0
@@ -223,7 +236,8 @@ static int op_emit(struct source_walk *w, struct op *op, struct err *e)
             return -1;
         }
         rc = piece_emit(w, op->piece, e);
-        if (!windowed(w))
+        /* Waiting for answers is no reason to pack better when what is asked for is known. */
+        if (rc != 0 || !windowed(w) || w->lacking)
             piece_set_pressure(w->pieces, rc == 0);
         if (rc > 0)
             piece_give(w->pieces, op->piece);
@@ -241,8 +255,7 @@ static int questions_send(struct source_walk *w, bool *progress, struct err *e)
            w->may_send >= MSG_FIXED_ask + ASK_BYTES + MSG_FIXED_run) {
         size_t blocks = (size_t)min_u64(ASKS_OF_MESSAGE, ask_window_new_blocks(w->window));
 
-        blocks = (size_t)min_u64(blocks,
-                                 (w->may_send - MSG_FIXED_ask - MSG_FIXED_run) / ASK_BYTES);
+        blocks = (size_t)min_u64(blocks, (w->may_send - MSG_FIXED_ask - MSG_FIXED_run) / ASK_BYTES);
         if (!rate_allows(w, MSG_FIXED_ask + blocks * ASK_BYTES))
             return 0;
         ask.tail_bytes = ask_window_question(w->window, blocks, tail, sizeof tail);
@@ -282,7 +295,6 @@ static int item_emit(struct source_walk *w, const struct ask_item *i, struct err
 static int window_emit(struct source_walk *w, bool *progress, struct err *e)
 {
     const struct ask_item *first;
-    bool sent = false;
     int rc = 1;
 
     if (w->window == NULL)
@@ -292,16 +304,12 @@ static int window_emit(struct source_walk *w, bool *progress, struct err *e)
     while (rc > 0 && (first = ask_window_first(w->window)) != NULL) {
         rc = item_emit(w, first, e);
         if (rc > 0) {
-            sent = sent || first->state == ASK_LACKING;
+            if (first->state != ASK_RUN)
+                w->lacking = first->state == ASK_LACKING;
             ask_window_drop(w->window);
             *progress = true;
         }
     }
-    /* Waiting for an answer is not waiting for the link. */
-    if (first != NULL && first->state == ASK_LACKING)
-        piece_set_pressure(w->pieces, true);
-    else if (sent)
-        piece_set_pressure(w->pieces, false);
     return rc < 0 ? -1 : 0;
 }
 

