@@ -95,8 +95,7 @@ void ask_window_run(struct ask_window *w, enum run_kind kind, uint64_t offset_by
 void ask_window_block(struct ask_window *w, const struct piece_block *b, uint64_t offset_bytes,
                       uint64_t length_bytes)
 {
-    struct ask_item *i =
-        item_add(w, b->asked ? ASK_NEW : ASK_LACKING, offset_bytes, length_bytes);
+    struct ask_item *i = item_add(w, b->asked ? ASK_NEW : ASK_LACKING, offset_bytes, length_bytes);
     uint64_t at = place_for(w, b->packed_bytes);
 
     memcpy(w->bytes + at % w->size, b->packed, b->packed_bytes);

@@ -1,7 +1,7 @@
 /*
  * What a source end that asks first holds back: changed blocks, packed, while the sink is asked
- * whether it has them, and what else comes between them, in the order of the disk.  Bounded in bytes
- * and in blocks.
+ * whether it has them, and what else comes between them, in the order of the disk.  Bounded in
+ * bytes and in blocks.
  */
 #ifndef PROTOCOL_STREAM_ASK_WINDOW_H
 #define PROTOCOL_STREAM_ASK_WINDOW_H

@@ -72,8 +72,8 @@ struct sink_ops {
 struct sink_question {
     uint64_t offset_bytes;
     size_t plain_bytes;
-    struct digest digest;        /* as the source says */
-    const uint8_t *ask_id;       /* ASK_ID_BYTES, under the sink's ask_key */
+    struct digest digest;  /* as the source says */
+    const uint8_t *ask_id; /* ASK_ID_BYTES, under the sink's ask_key */
 };
 
 enum { SINK_TOKEN_BYTES = 32 };

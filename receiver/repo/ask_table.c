@@ -299,8 +299,8 @@ static int make_all(struct maker *m, struct err *e)
         size_t first = end - 1;
         bool ours = true;
 
-        while (first > 0 && memcmp(&names[first - 1].vm, &names[end - 1].vm,
-                                   sizeof names[0].vm) == 0)
+        while (first > 0 &&
+               memcmp(&names[first - 1].vm, &names[end - 1].vm, sizeof names[0].vm) == 0)
             first--;
         for (size_t i = end; i > first && ours && rc == 0 && !is_full(m->table); i--)
             rc = make_generation(m, &names[i - 1], &ours, e);

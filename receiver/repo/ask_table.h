@@ -1,8 +1,8 @@
 /*
  * Which blocks a host may ask for: those of the disks of its own generations, by asking ids under a
  * key of that host (FORMAT.md 9a).  Made from the trees when a source first asks, kept in memory as
- * long as the repository is open; no object holds it.  A hit is only a guess: who answers proves the
- * block.  Inside receiver/repo only.
+ * long as the repository is open; no object holds it.  A hit is only a guess: who answers proves
+ * the block.  Inside receiver/repo only.
  *
  * Threads: everything here may be called from several threads.
  */

@@ -14,29 +14,29 @@ enum { BLOCK = 16 << 10, BLOCKS = 4, CAPACITY = BLOCK * BLOCKS };
 
 enum lie {
     LIE_NONE,
-    LIE_ROOT,      /* another root at the end */
-    LIE_TOTALS,    /* a block more than came */
-    LIE_DIGEST,    /* a digest that is not that of the bytes */
-    LIE_SHORT,     /* the end before the last block */
-    LIE_FAR,       /* a run past the end of the disk */
-    LIE_TWICE,     /* a block twice */
-    LIE_SAME,      /* "same" for what the sink does not hold */
-    LIE_ZEROS,     /* zeros as data */
-    LIE_GAP,       /* a plan with a gap */
-    LIE_UNPLANNED, /* a block that no plan has told */
-    LIE_PACKED,    /* bytes that do not unpack */
-    LIE_KNOWN,     /* "known" for what was never asked for */
-    LIE_NOT_KNOWN, /* "known" for what the sink does not have */
-    LIE_SENT,      /* a block that is known is sent all the same */
-    LIE_OTHER,     /* asked for one block, sent another */
-    LIE_LEFT,      /* asked for a block, then it is zeros */
-    LIE_ASK_FAR,   /* a question outside the plan */
-    LIE_ASK_TWICE, /* the same question again */
-    LIE_ASK_ODD,   /* a question in the middle of a block */
-    LIE_ASK_ZEROS, /* a question about zeros */
-    LIE_ASK_HALF,  /* half a question */
+    LIE_ROOT,         /* another root at the end */
+    LIE_TOTALS,       /* a block more than came */
+    LIE_DIGEST,       /* a digest that is not that of the bytes */
+    LIE_SHORT,        /* the end before the last block */
+    LIE_FAR,          /* a run past the end of the disk */
+    LIE_TWICE,        /* a block twice */
+    LIE_SAME,         /* "same" for what the sink does not hold */
+    LIE_ZEROS,        /* zeros as data */
+    LIE_GAP,          /* a plan with a gap */
+    LIE_UNPLANNED,    /* a block that no plan has told */
+    LIE_PACKED,       /* bytes that do not unpack */
+    LIE_KNOWN,        /* "known" for what was never asked for */
+    LIE_NOT_KNOWN,    /* "known" for what the sink does not have */
+    LIE_SENT,         /* a block that is known is sent all the same */
+    LIE_OTHER,        /* asked for one block, sent another */
+    LIE_LEFT,         /* asked for a block, then it is zeros */
+    LIE_ASK_FAR,      /* a question outside the plan */
+    LIE_ASK_TWICE,    /* the same question again */
+    LIE_ASK_ODD,      /* a question in the middle of a block */
+    LIE_ASK_ZEROS,    /* a question about zeros */
+    LIE_ASK_HALF,     /* half a question */
     LIE_DIGEST_ASKED, /* the right id with another digest is not known */
-    LIE_END        /* how many there are */
+    LIE_END           /* how many there are */
 };
 
 /* Those of sources that ask come behind the others. */
@@ -128,8 +128,7 @@ static int tell_with_questions(const struct liar *l, struct err *e)
     uint64_t at = l->lie == LIE_ASK_FAR ? CAPACITY : l->lie == LIE_ASK_ODD ? 512 : 0;
 
     if (say_plan(l, 0, CAPACITY, e) != 0 ||
-        (l->lie != LIE_KNOWN &&
-         say_question(l, at, l->lie == LIE_ASK_TWICE ? 2 : 1, e) != 0))
+        (l->lie != LIE_KNOWN && say_question(l, at, l->lie == LIE_ASK_TWICE ? 2 : 1, e) != 0))
         return -1;
     switch (l->lie) {
     case LIE_SENT:
@@ -257,14 +256,14 @@ static enum stream_state told_by(enum lie lie, bool *ended, struct err *why)
 static void a_lying_source_is_not_believed(void **state)
 {
     static const enum err_code codes[LIE_END] = {
-        [LIE_ROOT] = ERR_CORRUPT,   [LIE_TOTALS] = ERR_CORRUPT, [LIE_DIGEST] = ERR_CORRUPT,
-        [LIE_SHORT] = ERR_CORRUPT,  [LIE_FAR] = ERR_PEER,       [LIE_TWICE] = ERR_PEER,
-        [LIE_SAME] = ERR_PEER,      [LIE_ZEROS] = ERR_PEER,     [LIE_GAP] = ERR_PEER,
-        [LIE_UNPLANNED] = ERR_PEER, [LIE_PACKED] = ERR_PEER,    [LIE_KNOWN] = ERR_PEER,
-        [LIE_NOT_KNOWN] = ERR_PEER, [LIE_SENT] = ERR_PEER,      [LIE_OTHER] = ERR_PEER,
-        [LIE_LEFT] = ERR_PEER,      [LIE_ASK_FAR] = ERR_PEER,   [LIE_ASK_TWICE] = ERR_PEER,
-        [LIE_ASK_ODD] = ERR_PEER,   [LIE_ASK_ZEROS] = ERR_PEER,
-        [LIE_ASK_HALF] = ERR_PEER,  [LIE_DIGEST_ASKED] = ERR_PEER,
+        [LIE_ROOT] = ERR_CORRUPT,      [LIE_TOTALS] = ERR_CORRUPT, [LIE_DIGEST] = ERR_CORRUPT,
+        [LIE_SHORT] = ERR_CORRUPT,     [LIE_FAR] = ERR_PEER,       [LIE_TWICE] = ERR_PEER,
+        [LIE_SAME] = ERR_PEER,         [LIE_ZEROS] = ERR_PEER,     [LIE_GAP] = ERR_PEER,
+        [LIE_UNPLANNED] = ERR_PEER,    [LIE_PACKED] = ERR_PEER,    [LIE_KNOWN] = ERR_PEER,
+        [LIE_NOT_KNOWN] = ERR_PEER,    [LIE_SENT] = ERR_PEER,      [LIE_OTHER] = ERR_PEER,
+        [LIE_LEFT] = ERR_PEER,         [LIE_ASK_FAR] = ERR_PEER,   [LIE_ASK_TWICE] = ERR_PEER,
+        [LIE_ASK_ODD] = ERR_PEER,      [LIE_ASK_ZEROS] = ERR_PEER, [LIE_ASK_HALF] = ERR_PEER,
+        [LIE_DIGEST_ASKED] = ERR_PEER,
     };
 
     (void)state;

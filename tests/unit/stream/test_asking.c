@@ -143,7 +143,7 @@ static void what_the_sink_has_is_not_sent(void **state)
         { 2, 40 * MIB, 16 * KIB, 4 * MIB, 1, false, 0, 0, ASKING_ALWAYS },
         { 2, 9 * MIB + 512, 64 * KIB, 1, 1, true, 2, 0, ASKING_ALWAYS }, /* credits of one block */
         { 0, 2 * MIB, 16 * KIB, 1, 0, false, 1, 0, ASKING_ALWAYS },
-        { 2, 33 * MIB, 4 * MIB, 8 * MIB, 0, false, 2, 0, ASKING_ALWAYS }, /* a window of one */
+        { 2, 33 * MIB, 4 * MIB, 8 * MIB, 0, false, 2, 0, ASKING_ALWAYS },     /* a window of one */
         { 2, 4 * MIB, 64 * KIB, 4 * MIB, 1, false, 3, 8 * MIB, ASKING_SLOW }, /* --bwlimit */
         { 2, 20 * MIB, 64 * KIB, 4 * MIB, 1, false, 3, 0, ASKING_SLOW },      /* fast */
         { 2, 512, 64 * KIB, MIB, 1, false, 4, 0, ASKING_ALWAYS },
@@ -250,7 +250,10 @@ static void a_cut_stream_asks_again(void **state)
 /* Made with Python's hashlib from PROTOCOL.md 8. */
 static void an_asking_id_is_what_the_text_says(void **state)
 {
-    static const uint8_t wanted[ASK_ID_BYTES] = { 0x02, 0xbf, 0x5d, 0x15, 0x43, 0x69, 0xd4, 0x77, 0x93, 0x42, 0xb5, 0xe3, 0xeb, 0x49, 0xc0, 0x9b, 0x35, 0x3b, 0x95, 0xf6, 0xa8, 0x98, 0x24, 0x04, 0x46, 0xe5, 0xec, 0x74, 0x7a, 0x18, 0x3b, 0xff };
+    static const uint8_t wanted[ASK_ID_BYTES] = { 0x02, 0xbf, 0x5d, 0x15, 0x43, 0x69, 0xd4, 0x77,
+                                                  0x93, 0x42, 0xb5, 0xe3, 0xeb, 0x49, 0xc0, 0x9b,
+                                                  0x35, 0x3b, 0x95, 0xf6, 0xa8, 0x98, 0x24, 0x04,
+                                                  0x46, 0xe5, 0xec, 0x74, 0x7a, 0x18, 0x3b, 0xff };
     uint8_t key[ASK_KEY_BYTES], block[16 * KIB], id[ASK_ID_BYTES];
 
     (void)state;
