@@ -26,13 +26,13 @@ struct ask_window {
     uint64_t put_at, free_at;
 };
 
-int ask_window_new(struct ask_window **out, uint32_t block_bytes, struct err *e)
+int ask_window_new(struct ask_window **out, size_t bytes, uint32_t block_bytes, struct err *e)
 {
     struct ask_window *w = calloc(1, sizeof *w);
 
     if (w == NULL)
         return err_sys(e, "getting memory for blocks that are asked for");
-    w->size = block_bytes > ASK_WINDOW_BYTES ? block_bytes : ASK_WINDOW_BYTES;
+    w->size = block_bytes > bytes ? block_bytes : bytes;
     w->bytes = malloc(w->size);
     if (w->bytes == NULL) {
         free(w);

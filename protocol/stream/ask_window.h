@@ -20,8 +20,7 @@ struct piece_block;
 struct stream_message;
 
 enum {
-    ASK_WINDOW_BYTES = 4 << 20, /* of packed blocks; one block where that is larger */
-    ASK_BLOCKS_MAX = 2048,      /* asked for and not told of yet, at both ends */
+    ASK_BLOCKS_MAX = 2048, /* asked for and not told of yet, at both ends */
 };
 
 enum ask_state {
@@ -45,8 +44,8 @@ struct ask_item {
     uint64_t packed_end; /* the window's own */
 };
 
-/* 0, or -1 (ERR_SYSTEM). */
-int ask_window_new(struct ask_window **out, uint32_t block_bytes, struct err *e);
+/* For so many bytes of packed blocks; one block fits whatever it says.  0, or -1 (ERR_SYSTEM). */
+int ask_window_new(struct ask_window **out, size_t bytes, uint32_t block_bytes, struct err *e);
 void ask_window_free(struct ask_window *w); /* NULL is allowed */
 
 /* Room for one more item with so many bytes. */

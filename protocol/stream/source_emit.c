@@ -60,7 +60,7 @@ static bool rate_allows(struct source_walk *w, size_t cost)
 
 int source_asking_begin(struct source_walk *w, struct err *e)
 {
-    if (w->window == NULL && ask_window_new(&w->window, w->block, e) != 0)
+    if (w->window == NULL && ask_window_new(&w->window, w->window_bytes, w->block, e) != 0)
         return -1;
     w->asks = true;
     piece_set_ask(w->pieces, w->ask_key);

@@ -47,6 +47,7 @@ int source_walk_new(struct source_walk **out, const struct source_walk_config *c
     w->told = (struct told){ .block_bytes = w->block, .capacity_bytes = w->capacity };
     w->may_send = o->data_credit;
     w->rate = o->rate_bytes;
+    w->window_bytes = config->window_bytes;
     w->ignore_holes = (o->flags & STREAM_IGNORE_HOLES) != 0;
     w->ignore_hints = (o->flags & STREAM_IGNORE_HINTS) != 0;
     w->plan_at = w->walk_at = w->emit_at = w->announced_at = o->from_bytes;

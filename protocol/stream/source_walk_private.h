@@ -59,7 +59,8 @@ struct source_walk {
     uint8_t ask_when; /* enum asking_when; ASKING_NEVER before `asking` came */
     bool ask_told, asks;
     uint8_t ask_key[ASK_KEY_BYTES];
-    bool lacking;              /* the sink did not have the last block that was asked for */
+    bool lacking; /* the sink did not have the last block that was asked for */
+    size_t window_bytes;
     struct ask_window *window; /* NULL: never asked in this opening */
     uint64_t measured_since_ms,
         measured_bytes;                    /* how fast the link is; 0: from the next block on */
