@@ -9,6 +9,7 @@
 
 #include "protocol/base/checked.h"
 #include "protocol/stream/ask_window.h"
+#include "protocol/wire/crypto.h"
 #include "tests/unit/stream/memory_disk.h"
 #include "tests/unit/stream/pair.h"
 
@@ -247,6 +248,121 @@ static void a_cut_stream_asks_again(void **state)
     free(library);
 }
 
+/* A sink end, and a bare link as its other end. */
+struct bare {
+    struct hub *hub;
+    struct link *other;
+};
+
+static int hear_nothing(void *context, struct hub *h, const struct message_header *header,
+                        const uint8_t *body, size_t body_bytes, struct err *e)
+{
+    (void)context;
+    (void)h;
+    (void)header;
+    (void)body;
+    (void)body_bytes;
+    return err_set(e, ERR_PEER, "nothing is expected");
+}
+
+static void bare_start(struct bare *b)
+{
+    static const struct hub_handler handler = { .control = hear_nothing };
+    struct hub_config hub = { .handler = &handler };
+    struct handshake_keys keys = {
+        .choice = { .mode = RECORD_ENCRYPT, .aead = AEAD_CHACHA20_POLY1305 },
+        .connection = CONTROL_CONNECTION,
+    };
+    const struct aead *aead = aead_sodium_find(AEAD_CHACHA20_POLY1305);
+    struct link_config link = { .keys = &keys, .aead = aead, .payload_max = 1 << 20 };
+    int fds[2];
+    struct err e;
+
+    assert_int_equal(crypto_start(&e), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    assert_int_equal(hub_new(&b->hub, &hub, &e), 0);
+    assert_int_equal(hub_link_add(b->hub, fds[0], fds[0], &keys, aead, &e), 0);
+    link.in_fd = link.out_fd = fds[1];
+    assert_int_equal(link_new(&b->other, &link, &e), 0);
+}
+
+/* Some turns for both.  0, or the hub's verdict. */
+static int bare_turn(struct bare *b)
+{
+    struct err e;
+
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(link_flush(b->other, &e), 0);
+        if (hub_turn(b->hub, 10, &e) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Whether a source that speaks these versions is told to ask; -1: its hello is refused. */
+static int is_told_to_ask(uint16_t version_min, uint16_t version_max)
+{
+    static uint8_t bytes[64 * KIB], copy[64 * KIB];
+    struct msg_hello hello = { .version_min = version_min,
+                               .version_max = version_max,
+                               .connection = CONTROL_CONNECTION };
+    uint8_t run[8] = { 0, 0, 4 }; /* 64 KiB to be read */
+    struct msg_plan plan = { .tail = run, .tail_bytes = sizeof run };
+    struct msg_credit credit = { .bytes = 1 << 16 };
+    struct memory_sink sink;
+    struct sink_walk_config config = { .sink = &sink.sink, .window_bytes = MIB };
+    struct message_header header;
+    struct msg_stream_open open;
+    const uint8_t *body;
+    struct stream *st;
+    struct sink_walk *w;
+    int told = 0, held = 0;
+    struct bare b;
+    size_t count;
+    struct err e;
+
+    bare_start(&b);
+    assert_int_equal(link_send_hello(b.other, 0, &hello, &e), 0);
+    if (bare_turn(&b) != 0) {
+        link_free(b.other);
+        hub_free(b.hub);
+        return -1;
+    }
+    memory_sink_init(&sink, copy, sizeof copy, 16 * KIB);
+    memory_sink_ask(&sink, ASKING_ALWAYS, bytes, sizeof bytes);
+    assert_int_equal(sink_walk_new(&w, &config, &e), 0);
+    sink_walk_open(w, &open);
+    assert_int_equal(sink_walk_start(w, b.hub, 1, CONTROL_CONNECTION, &st, &e), 0);
+    assert_int_equal(link_send_credit(b.other, 1, &credit, &e), 0);
+    assert_int_equal(link_send_plan(b.other, 1, &plan, &e), 0);
+    assert_int_equal(bare_turn(&b), 0);
+    assert_int_equal(link_receive(b.other, &e), 0);
+    while (link_next(b.other, &header, &body, &count, &e) > 0) {
+        told += header.type == MSG_asking;
+        held += header.type == MSG_held;
+        if (header.type == MSG_asking)
+            assert_int_equal(held, 0); /* before anything could be sent */
+    }
+    assert_int_equal(held, 1);
+    stream_end(st);
+    sink_walk_free(w);
+    memory_sink_free(&sink);
+    link_free(b.other);
+    hub_free(b.hub);
+    return told;
+}
+
+static void an_older_source_is_not_told_to_ask(void **state)
+{
+    (void)state;
+    assert_int_equal(is_told_to_ask(1, 1), 0);
+    assert_int_equal(is_told_to_ask(1, 2), 1);
+    assert_int_equal(is_told_to_ask(2, 9), 1);
+    assert_int_equal(is_told_to_ask(3, 4), -1);
+    assert_int_equal(is_told_to_ask(0, 0), -1);
+    assert_int_equal(is_told_to_ask(2, 1), -1);
+}
+
 /* Made with Python's hashlib from PROTOCOL.md 8. */
 static void an_asking_id_is_what_the_text_says(void **state)
 {
@@ -271,6 +387,7 @@ int main(void)
         cmocka_unit_test(what_the_sink_has_is_not_sent),
         cmocka_unit_test(asking_ends_when_it_is_pointless),
         cmocka_unit_test(a_cut_stream_asks_again),
+        cmocka_unit_test(an_older_source_is_not_told_to_ask),
         cmocka_unit_test(an_asking_id_is_what_the_text_says),
     };
 
