@@ -16,7 +16,8 @@ struct sink_totals {
     uint64_t position_bytes; /* verified so far */
     uint64_t same_bytes, unread_bytes, zero_bytes, data_bytes;
     uint64_t read_bytes, sampled_bytes; /* as the source told at its end */
-    uint64_t sent_bytes;                /* payload bytes of blocks that came */
+    uint64_t known_bytes;               /* of data_bytes: had already, and did not come */
+    uint64_t sent_bytes;                /* payload bytes of blocks that came, and of questions */
     uint64_t openings;
 };
 

@@ -110,6 +110,9 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_MIN_AGE] = { "min-age", 0, "TIME", "", "leave alone what is younger; 0s" },
     [OPTION_TAG] = { "tag", 0, "TAG", "", "give the generation a tag; repeatable" },
     [OPTION_PIN] = { "pin", 0, NULL, NULL, "forget nothing: pin the generations" },
+    [OPTION_ASK_FIRST] = { "ask-first", 0, "WHEN", "auto yes no",
+                           "ask for blocks by id, send what is new: auto (on a slow link), yes, "
+                           "no" },
     [OPTION_UNPIN] = { "unpin", 0, NULL, NULL, "forget nothing: take the pins away" },
     [OPTION_FORCE_DEVICE] = { "force-device", 0, NULL, NULL,
                               "overwrite the block device that --output names" },
@@ -225,6 +228,8 @@ static int take_choice(struct options *o, enum option_id id, const char *value, 
     static const char *const channels[] = { "auto", "tcp", "ssh" };
     static const char *const securities[] = { "encrypt", "auth" };
     static const char *const quiesce[] = { "try", "require", "no" };
+    static const char *const ask_first[] = { "auto", "yes", "no" };
+    static const uint8_t asking[] = { ASKING_SLOW, ASKING_ALWAYS, ASKING_NEVER };
     int n = 0;
 
     if (id == OPTION_DATA_CHANNEL) {
@@ -235,6 +240,10 @@ static int take_choice(struct options *o, enum option_id id, const char *value, 
         if (choose(&n, value, securities, ARRAY_COUNT(securities), e) != 0)
             return -1;
         o->data.security = (enum data_security)n;
+    } else if (id == OPTION_ASK_FIRST) {
+        if (choose(&n, value, ask_first, ARRAY_COUNT(ask_first), e) != 0)
+            return -1;
+        o->ask_first = asking[n];
     } else {
         if (choose(&n, value, quiesce, ARRAY_COUNT(quiesce), e) != 0)
             return -1;
@@ -426,6 +435,7 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
     case OPTION_DATA_CHANNEL:
     case OPTION_DATA_SECURITY:
     case OPTION_QUIESCE:
+    case OPTION_ASK_FIRST:
         return take_choice(o, id, value, e);
     case OPTION_DATA_LISTEN:
         return data_address_parse(&o->data.listen, value, e);
@@ -586,6 +596,7 @@ int options_parse(struct options *out, int argc, char *const *argv, struct err *
     *out = (struct options){
         .lock_wait_s = 600,
         .compress = COMPRESS_AUTO,
+        .ask_first = ASKING_SLOW,
         .max_snapshot_age_s = 86400,
         .max_retained_age_s = 8 * 86400,
         .min_free = { .is_share = true, .percent = 10 },

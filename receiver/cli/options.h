@@ -87,6 +87,7 @@ enum option_id {
     OPTION_UNPIN,
     OPTION_FORCE_DEVICE,
     OPTION_PARALLEL,
+    OPTION_ASK_FIRST,
     OPTION_COUNT
 };
 
@@ -114,8 +115,9 @@ struct options {
     uint32_t keep;
     uint32_t block_bytes; /* of new disks; 0: the default */
     bool dry_run, full, yes, retained;
-    uint8_t compress; /* COMPRESS_AUTO, 0 for none, or a level */
-    uint64_t bwlimit; /* 0: none */
+    uint8_t compress;  /* COMPRESS_AUTO, 0 for none, or a level */
+    uint64_t bwlimit;  /* 0: none */
+    uint8_t ask_first; /* enum asking_when */
     enum snapshot_quiesce quiesce;
     const char **exclude, **only; /* slots */
     size_t exclude_count, only_count;

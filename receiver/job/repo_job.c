@@ -70,6 +70,7 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
         .block_bytes = w->options->block_bytes,
         .no_parent = job->options->full,
         .only_look = job->options->dry_run,
+        .ask_when = w->options->ask_first,
     };
     struct repo_disk *disks;
     int rc;

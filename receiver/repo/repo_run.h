@@ -64,6 +64,10 @@ struct repo_run_options {
     uint32_t block_bytes; /* for new disks; 0: the repository's */
     bool no_parent;       /* say nothing of what is held: the source sends everything */
     bool only_look;       /* for a dry run: no lock, no sink, no commit; read-only will do */
+    /* Whether the source asks before it sends (enum asking_when of the protocol).  ASKING_SLOW is
+     * ASKING_NEVER in an encrypted repository; ASKING_ALWAYS reads there, in repo_run_begin, all
+     * blocks of the host's generations. */
+    uint8_t ask_when;
 };
 
 /*
