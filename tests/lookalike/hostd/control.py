@@ -34,6 +34,10 @@ class Control:
         blanks, match the regular expression; `after`: when it is done, before it is answered."""
         self.server.events.add(match, requests, nth, when)
 
+    def do_event_when_open(self, path, requests):
+        """requests, as soon as a session has the file (a path of the host) open."""
+        self.server.events.when_open(self.host.real(path), self.host.is_open, requests)
+
     def do_events(self):
         return self.server.events.told()
 

@@ -1,4 +1,5 @@
-"""What others do on the host at a chosen moment: before or after a certain command is carried out.
+"""What others do on the host at a chosen moment: before or after a certain command is carried out, or
+when a session has a certain file open.
 
 An event waits for the nth command whose words match its pattern; what it then does are requests of
 control.py, done one after the other while the command waits.
@@ -6,11 +7,14 @@ control.py, done one after the other while the command waits.
 
 import re
 import threading
+import time
+
+LOOK_SECONDS = 0.002
 
 
 class Event:
     def __init__(self, match, requests, nth, when):
-        if when not in ("before", "after"):
+        if when not in ("before", "after", "open"):
             raise ValueError("an event happens before or after a command, not " + when)
         self.match = re.compile(match)
         self.requests = requests
@@ -22,6 +26,14 @@ class Event:
     def told(self):
         return {"match": self.match.pattern, "when": self.when, "fired": self.fired,
                 "errors": self.errors}
+
+    def happen(self, run):
+        for request in self.requests:
+            try:
+                run(dict(request))
+            except Exception as e:          # a revert of what is gone: the test decides
+                self.errors.append("%s: %s" % (request.get("do"), e))
+        self.fired = True
 
 
 class Events:
@@ -62,9 +74,19 @@ class Events:
     def happen(self, argv, when):
         """To be called around each command."""
         for event in self.due(" ".join(argv), when):
-            for request in event.requests:
-                try:
-                    self.run(dict(request))
-                except Exception as e:      # a revert of what is gone: the test decides
-                    event.errors.append("%s: %s" % (request.get("do"), e))
-            event.fired = True
+            event.happen(self.run)
+
+    def when_open(self, path, is_open, requests):
+        """As soon as a session has the file open, beside whatever goes on."""
+        event = Event(re.escape(path), requests, 1, "open")
+        with self.lock:
+            self.all.append(event)
+
+        def watch():
+            while not is_open(path):
+                with self.lock:
+                    if event not in self.all:
+                        return
+                time.sleep(LOOK_SECONDS)
+            event.happen(self.run)
+        threading.Thread(target=watch, daemon=True).start()
