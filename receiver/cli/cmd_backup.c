@@ -30,8 +30,9 @@ static int gather_files(const struct options *o, const char ***out, size_t *coun
 static int refuse_host_options(const struct options *o, struct err *e)
 {
     static const enum option_id ids[] = {
-        OPTION_QUIESCE,  OPTION_EXCLUDE_DISK,  OPTION_ONLY_DISK, OPTION_MAX_SNAPSHOT_AGE,
-        OPTION_MIN_FREE, OPTION_STALL_TIMEOUT, OPTION_AGENT_DIR, OPTION_BWLIMIT,
+        OPTION_QUIESCE,         OPTION_EXCLUDE_DISK,     OPTION_ONLY_DISK, OPTION_MAX_SNAPSHOT_AGE,
+        OPTION_MIN_FREE,        OPTION_STALL_TIMEOUT,    OPTION_AGENT_DIR, OPTION_BWLIMIT,
+        OPTION_RETAIN_SNAPSHOT, OPTION_MAX_RETAINED_AGE,
     };
 
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)

@@ -75,7 +75,8 @@ static const struct command commands[] = {
         .accepts = BIT(OPTION_KEEP) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |
                    BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
                    BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
-                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
+                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_RETAIN_SNAPSHOT) |
+                   BIT(OPTION_MAX_RETAINED_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
                    BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
         .run = cmd_mirror,
     },
@@ -149,7 +150,8 @@ static const struct command commands[] = {
                    BIT(OPTION_VOLUME) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |
                    BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
                    BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
-                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
+                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_RETAIN_SNAPSHOT) |
+                   BIT(OPTION_MAX_RETAINED_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
                    BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
         .needs = BIT(OPTION_REPO),
         .run = cmd_backup,

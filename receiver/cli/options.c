@@ -67,6 +67,10 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_EXCLUDE_DISK] = { "exclude-disk", 0, "SLOT", "",
                               "leave out a disk (scsi0:1); repeatable" },
     [OPTION_ONLY_DISK] = { "only-disk", 0, "SLOT", "", "take only this disk; repeatable" },
+    [OPTION_RETAIN_SNAPSHOT] = { "retain-snapshot", 0, NULL, NULL,
+                                 "keep the snapshot: the next run reads only changes" },
+    [OPTION_MAX_RETAINED_AGE] = { "max-retained-age", 0, "TIME", "",
+                                  "remove a kept snapshot that is older; 8d" },
     [OPTION_MAX_SNAPSHOT_AGE] = { "max-snapshot-age", 0, "TIME", "",
                                   "give up a run whose snapshot is older; 24h" },
     [OPTION_MIN_FREE] = { "min-free", 0, "SIZE|P%", "", "room to leave on each datastore; 10%" },
@@ -340,6 +344,9 @@ static void take_flag(struct options *o, enum option_id id)
     case OPTION_YES:
         o->yes = true;
         break;
+    case OPTION_RETAIN_SNAPSHOT:
+        o->retain_snapshot = true;
+        break;
     case OPTION_RETAINED:
         o->retained = true;
         break;
@@ -396,6 +403,8 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
         return duration_parse(&o->lock_wait_s, value, e);
     case OPTION_MAX_SNAPSHOT_AGE:
         return duration_parse(&o->max_snapshot_age_s, value, e);
+    case OPTION_MAX_RETAINED_AGE:
+        return duration_parse(&o->max_retained_age_s, value, e);
     case OPTION_STALL_TIMEOUT:
         return duration_parse(&o->stall_timeout_s, value, e);
     case OPTION_DATA_CHANNEL:
@@ -560,6 +569,7 @@ int options_parse(struct options *out, int argc, char *const *argv, struct err *
         .lock_wait_s = 600,
         .compress = COMPRESS_AUTO,
         .max_snapshot_age_s = 86400,
+        .max_retained_age_s = 8 * 86400,
         .min_free = { .is_share = true, .percent = 10 },
         .stall_timeout_s = 600,
         .read_data_k = 1,

@@ -51,7 +51,9 @@ enum option_id {
     OPTION_QUIESCE,
     OPTION_EXCLUDE_DISK,
     OPTION_ONLY_DISK,
+    OPTION_RETAIN_SNAPSHOT,
     OPTION_MAX_SNAPSHOT_AGE,
+    OPTION_MAX_RETAINED_AGE,
     OPTION_MIN_FREE,
     OPTION_STALL_TIMEOUT,
     OPTION_AGENT_DIR,
@@ -116,6 +118,8 @@ struct options {
     const char **exclude, **only; /* slots */
     size_t exclude_count, only_count;
     uint64_t max_snapshot_age_s;   /* 86400 */
+    bool retain_snapshot;
+    uint64_t max_retained_age_s; /* 691200 */
     struct size_or_share min_free; /* 10 % */
     uint64_t stall_timeout_s;      /* 600 */
     const char *mirror, *output, *foreign;

@@ -85,6 +85,37 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
     return 0;
 }
 
+static void head_of_repository(void *store, struct store_head *out)
+{
+    struct work *w = store;
+    char repository[REPO_KEY_HEX_BYTES], vm[REPO_KEY_HEX_BYTES];
+    struct repo_head head;
+
+    repo_run_head(w->run, &head);
+    repo_key_hex(&head.repository, repository);
+    repo_key_hex(&head.vm, vm);
+    *out = (struct store_head){ .generation = head.number, .next = head.next };
+    snprintf(out->store_id, sizeof out->store_id, "repository:%s/%s", repository, vm);
+    if (head.number > 0)
+        repo_key_hex(&head.key, out->generation_id);
+}
+
+static bool repository_holds(void *store, size_t index, struct digest *root)
+{
+    struct work *w = store;
+
+    return repo_run_held(w->run, index, root);
+}
+
+static int unstage_repository(void *store, size_t index, struct err *e)
+{
+    struct work *w = store;
+
+    (void)e;
+    repo_run_unstage(w->run, index);
+    return 0;
+}
+
 static int repository_sink(void *store, size_t index, struct sink **out, struct err *e)
 {
     struct work *w = store;
@@ -169,6 +200,9 @@ static void complete_repository(void *store, struct vm_result *v)
 static const struct vm_store repository_store = {
     .open = open_repository,
     .begin = begin_repository,
+    .head = head_of_repository,
+    .held = repository_holds,
+    .unstage = unstage_repository,
     .sink = repository_sink,
     .file = put_file,
     .commit = commit_repository,

@@ -78,10 +78,13 @@ struct run_options {
     uint64_t bwlimit;       /* bytes per second on the data channel; 0: none was given */
     enum snapshot_quiesce quiesce;
     struct disk_list exclude;
-    struct disk_list only;                           /* count 0: all */
-    uint64_t max_snapshot_age_s;                     /* 86400 */
-    struct size_or_share min_free;                   /* 10 % */
-    uint64_t stall_timeout_s;                        /* 600 */
+    struct disk_list only;         /* count 0: all */
+    uint64_t max_snapshot_age_s;   /* 86400 */
+    bool retain_snapshot;          /* the run's snapshot stays, as a hint for the next run */
+    uint64_t max_retained_age_s;   /* 691200 */
+    bool max_retained_age_given;   /* it then holds for those that are kept already, too */
+    struct size_or_share min_free; /* 10 % */
+    uint64_t stall_timeout_s;      /* 600 */
     int (*ask)(void *context, const char *question); /* 1 yes, 0 no; NULL: no terminal, so no */
     void *ask_context;
 };

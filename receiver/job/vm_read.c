@@ -167,14 +167,17 @@ static enum consistency consistency_of(const struct vm *vm)
 static int take_snapshot(struct vm_read *r, struct err *e)
 {
     struct snapshot_wish wish = {
-        .purpose = JOURNAL_RUN,
+        .purpose = r->keeps ? JOURNAL_KEEP : JOURNAL_RUN,
         .quiesce = r->vm->power == VM_ON ? r->options->quiesce : QUIESCE_NO,
         .store = r->store,
         .wait_ms = r->options->lock_wait_s * 1000,
+        .held = r->held,
     };
 
     if (r->way == CHAIN_DIRECTLY)
         return 0;
+    if (r->keeps)
+        wish.expires = host_now(r->host) + (int64_t)r->options->max_retained_age_s;
     step(r, "taking the snapshot");
     if (snapshot_create(r->host, r->journal, r->vm, &wish, &r->snapshot, e) != 0)
         return -1;
@@ -190,7 +193,7 @@ static void learn_holes(struct vm_read *r, const struct chain_disk *c, struct re
     struct disk_map map;
     struct err e;
 
-    if (hints_maps_are_off(state_fd(r->options->state), r->host->uuid)) {
+    if (hints_are_off(state_fd(r->options->state), HINT_MAPS, r->host->uuid)) {
         log_info("%s: disk %s: this host's maps of holes are not used (%s/no-hole-maps-…)",
                  r->vm->name, d->slot, state_dir(r->options->state));
         return;
@@ -218,7 +221,8 @@ static void ready_disks(struct vm_read *r)
             continue;
         d->transfer.name = d->slot;
         if (c->link_count == 1) {
-            learn_holes(r, c, d);
+            if (!r->audit)
+                learn_holes(r, c, d);
             d->transfer.format = DISK_FLAT;
             d->transfer.path = c->links[0].data_path;
         } else {
@@ -227,6 +231,7 @@ static void ready_disks(struct vm_read *r)
         }
         d->transfer.capacity_bytes = d->capacity_bytes;
         d->transfer.holes = &d->holes;
+        d->transfer.ignore_holes = r->audit;
     }
 }
 
@@ -350,7 +355,9 @@ int vm_read_begin(struct vm_read *r, struct err *e)
         return -1;
     chain_plan_free(&r->plan);
     r->plan = now;
-    if (same_disks(r, &r->plan, e) != 0)
+    if (same_disks(r, &r->plan, e) != 0 ||
+        (r->twice && r->snapshot != NULL &&
+         chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) != 0))
         return -1;
     ready_disks(r);
     if (r->snapshot != NULL && snapshot_reading(r->host, r->snapshot, e) != 0)
@@ -414,13 +421,17 @@ static void notice(void *context, const struct transfer_disk *t, enum transfer_n
     struct vm_read *r = context;
     struct err e;
 
+    if (kind == NOTICE_WRONG_HINT) { /* what follows from it is for the run to say */
+        log_warning("%s: disk %s: %s", r->vm->name, t->name, text);
+        return;
+    }
     if (kind != NOTICE_WRONG_MAP) {
         log_note("%s: disk %s: %s", r->vm->name, t->name, text);
         return;
     }
     log_warning("%s: disk %s: %s; this host's maps are not used any more", r->vm->name, t->name,
                 text);
-    if (hints_turn_maps_off(state_fd(r->options->state), r->host->uuid, &e) != 0)
+    if (hints_turn_off(state_fd(r->options->state), HINT_MAPS, r->host->uuid, &e) != 0)
         log_warning("%s: %s", state_dir(r->options->state), e.text);
 }
 
@@ -525,6 +536,21 @@ int vm_read_transfer(struct vm_read *r, struct err *e)
     return rc;
 }
 
+int vm_read_again(struct vm_read *r, struct err *e)
+{
+    end_session(r);
+    for (size_t i = 0; i < r->disk_count; i++) {
+        struct transfer_disk *t = &r->disks[i].transfer;
+
+        t->sink = NULL;
+        t->since = NULL;
+        t->totals = (struct sink_totals){ 0 };
+        t->hint_wrong = t->done = false;
+        t->why = (struct err){ 0 };
+    }
+    return vm_read_quiet(r, e) == 0 ? start_session(r, e) : -1;
+}
+
 enum data_carrier vm_read_carrier(const struct vm_read *r)
 {
     enum data_carrier c = CARRIER_UNKNOWN;
@@ -554,15 +580,23 @@ int vm_read_settle(struct vm_read *r, struct err *e)
     return 0;
 }
 
+int vm_read_quiet(struct vm_read *r, struct err *e)
+{
+    if (ensure_connected(r, e) != 0 ||
+        (r->orphaned && r->agent_placed && place_wait_ended(r->host, r->placed.folder, e) != 0))
+        return -1;
+    r->orphaned = false;
+    return 0;
+}
+
 /* Snapshot first, its life is to be short; not under an agent that may still read. */
 static int take_back(struct vm_read *r, struct err *e)
 {
     struct err why;
     int rc = 0;
 
-    if (r->orphaned && r->agent_placed && place_wait_ended(r->host, r->placed.folder, e) != 0)
+    if (vm_read_quiet(r, e) != 0)
         return -1;
-    r->orphaned = false;
     if (r->snapshot != NULL) {
         step(r, "removing the snapshot");
         rc = snapshot_remove(r->host, r->snapshot, e);

@@ -22,9 +22,13 @@ static bool asked_to_stop(void *context)
  * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what
  * cannot go is said, and stops nothing.  *left tells whether something stays.
  */
-static int reap(struct host *h, struct journal *j, const char *vm_uuid, bool *left, struct err *e)
+static int reap(struct host *h, struct journal *j, const struct run_options *o, const char *vm_uuid,
+                bool *left, struct err *e)
 {
-    struct reaper_options options = { .vm_uuid = vm_uuid };
+    struct reaper_options options = {
+        .vm_uuid = vm_uuid,
+        .retained_age = o->max_retained_age_given ? o->max_retained_age_s : 0,
+    };
     struct reaped_list list = { 0 };
     int rc = reaper_run(h, j, &options, &list, e);
 
@@ -117,7 +121,7 @@ static void tidy(const struct vm_job *job, const struct vm_result *v)
     if (v->outcome != OUTCOME_FAILED || v->cleanup_left || job->options->dry_run ||
         !(*job->transport)->ops->alive(*job->transport, NULL))
         return;
-    reap(job->host, job->journal, job->vm->instance_uuid, &left, &e);
+    reap(job->host, job->journal, job->options, job->vm->instance_uuid, &left, &e);
 }
 
 static int run_vms(const struct vms_job *o, const struct run_events *events, struct host *h,
@@ -182,7 +186,7 @@ int vms_run(const struct vms_job *job, const struct run_events *events, struct r
     if (host_identify(&h, e) != 0)
         goto out;
     log_info("%s: %s", o->host_name, h.product);
-    if (!o->dry_run && reap(&h, j, NULL, &left, e) != 0)
+    if (!o->dry_run && reap(&h, j, o, NULL, &left, e) != 0)
         goto out;
     rc = run_vms(job, events, &h, &t, j, out, e);
 

@@ -76,6 +76,27 @@ int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *
 /* The number of the parent, 0 when this is the VM's first generation. */
 uint64_t repo_run_parent(const struct repo_run *run);
 
+/* What the repository has of the VM, for whoever remembers having put it there. */
+struct repo_head {
+    struct repo_key repository, vm;
+    uint64_t number; /* of the parent; 0: none, and no key */
+    struct repo_key key;
+    uint64_t next; /* the number that this run's generation gets */
+};
+void repo_run_head(const struct repo_run *run, struct repo_head *out);
+
+/*
+ * Does the parent hold the disk whole, as far as is known?  Then *root is that of its content. False
+ * for a new disk as well.
+ */
+bool repo_run_held(const struct repo_run *run, size_t index, struct digest *root);
+
+/*
+ * Forget what an unfinished run has stored of a disk: what comes now is told against the parent
+ * alone.  Before its sink is asked for.
+ */
+void repo_run_unstage(struct repo_run *run, size_t index);
+
 /* The VM's key in the repository: for pins and tags of what the run makes. */
 void repo_run_vm(const struct repo_run *run, struct repo_key *out);
 

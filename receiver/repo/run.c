@@ -322,6 +322,36 @@ const struct repo_disk_state *repo_run_disk(const struct repo_run *run, size_t i
     return &run->disks[index].state;
 }
 
+void repo_run_head(const struct repo_run *run, struct repo_head *out)
+{
+    struct repo_facts facts;
+
+    repo_facts(run->repo, &facts);
+    *out = (struct repo_head){ .repository = facts.key,
+                               .vm = run->vm,
+                               .number = run->parent.number,
+                               .key = run->parent.key,
+                               .next = run->newest + 1 };
+}
+
+bool repo_run_held(const struct repo_run *run, size_t index, struct digest *root)
+{
+    const struct run_disk *d = &run->disks[index];
+
+    if (d->base == NULL || d->state.distrusted)
+        return false;
+    *root = d->base->root;
+    return true;
+}
+
+void repo_run_unstage(struct repo_run *run, size_t index)
+{
+    struct run_disk *d = &run->disks[index];
+
+    partial_free(&d->found);
+    d->state.resumed = false;
+}
+
 int repo_run_sink(struct repo_run *run, size_t index, struct sink **out, struct err *e)
 {
     struct run_disk *d = &run->disks[index];

@@ -138,7 +138,7 @@ static int lane_open(struct lane *l, struct err *e)
     open.connection = l->connection;
     if (open.from_bytes > 0)
         open.flags |= STREAM_NO_SAMPLE;
-    if (__atomic_load_n(&l->disk->holes_wrong, __ATOMIC_RELAXED))
+    if (l->disk->ignore_holes || __atomic_load_n(&l->disk->holes_wrong, __ATOMIC_RELAXED))
         open.flags |= STREAM_IGNORE_HOLES;
     id = agent_session_stream_number(*t->session);
     l->disk->over_tcp = l->connection != CONTROL_CONNECTION;
