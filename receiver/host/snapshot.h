@@ -47,6 +47,9 @@ void snapshot_tree_free(struct snapshot_tree *t);
 int snapshot_parse_info(const char *text, size_t bytes, struct snapshot_tree *out, struct err *e);
 int snapshot_parse_get(const char *text, struct snapshot_tree *out, struct err *e);
 
+/* Does the item at `below` lie under the one at `above`?  Both are indexes of items. */
+bool snapshot_is_above(const struct snapshot_tree *t, size_t above, size_t below);
+
 /* A name of the form vmferry-INSTALL-run|keep-TOKEN. */
 struct snapshot_tag {
     char install_id[JOURNAL_INSTALL_ROOM];

@@ -24,6 +24,7 @@ struct removal {
     const char *token;
     const char *name; /* the whole name */
     unsigned id;      /* 0: take what the tree shows under the name */
+    bool aside;       /* when it was seen last, the VM did not stand on it */
 };
 
 /* Is it in the tree, as we know it?  ERR_REFUSED: something else carries our token. */
@@ -46,6 +47,7 @@ static int find_it(struct host *h, struct removal *r, bool *there, struct err *e
             "touched",
             r->token);
     r->id = seen.id;
+    r->aside = seen.aside;
     *there = true;
     return 0;
 }
@@ -277,7 +279,8 @@ int snapshot_remove_entry(struct host *h, unsigned vmid, const struct journal_en
         return 0;
     if (count_links(h, r.vmid, &after, e) != 0)
         return -1;
-    return before > 0 && after >= before
+    /* The chains of another branch never had its link. */
+    return before > 0 && after >= before && !r.aside
                ? err_set(
                      e, ERR_CLEANUP,
                      "our snapshot of VM %u is gone from the list, but its delta remains; in the "

@@ -401,6 +401,28 @@ int snapshot_task_look(struct host *h, unsigned vmid, const char *operation,
     return 0;
 }
 
+bool snapshot_is_above(const struct snapshot_tree *t, size_t above, size_t below)
+{
+    unsigned depth = t->items[below].depth;
+
+    for (size_t i = below; i-- > above;)
+        if (t->items[i].depth < depth) {
+            depth = t->items[i].depth;
+            if (i == above)
+                return true;
+        }
+    return false;
+}
+
+/* Does the VM stand on another branch than this snapshot's? */
+static bool is_aside(const struct snapshot_tree *t, size_t index)
+{
+    for (size_t i = 0; t->current != 0 && i < t->count; i++)
+        if (t->items[i].id == t->current)
+            return i != index && !snapshot_is_above(t, index, i);
+    return false;
+}
+
 void snapshot_sight(const struct snapshot_tree *t, const char *token, const char *name,
                     struct snapshot_sighting *out)
 {
@@ -413,6 +435,7 @@ void snapshot_sight(const struct snapshot_tree *t, const char *token, const char
         out->exact = strcmp(t->items[i].name, name) == 0;
         out->created = t->items[i].created;
         out->quiesced = t->items[i].quiesced;
+        out->aside = is_aside(t, i);
     }
 }
 

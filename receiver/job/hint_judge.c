@@ -46,20 +46,6 @@ bool hint_doubt_before(const struct retained *r, const struct hint_view *v, char
     return false;
 }
 
-/* Does the item at index `below` lie under the one at `above`, by their depths? */
-static bool is_ancestor(const struct snapshot_tree *t, size_t above, size_t below)
-{
-    unsigned depth = t->items[below].depth;
-
-    for (size_t i = below; i-- > above;)
-        if (t->items[i].depth < depth) {
-            depth = t->items[i].depth;
-            if (i == above)
-                return true;
-        }
-    return false;
-}
-
 bool hint_doubt_tree(const struct retained *r, const struct snapshot_tree *tree, const char *name,
                      unsigned mine, char *why)
 {
@@ -80,7 +66,7 @@ bool hint_doubt_tree(const struct retained *r, const struct snapshot_tree *tree,
         return doubt(why, "another snapshot has its name");
     if (own == tree->count || (tree->current != 0 && tree->current != mine))
         return doubt(why, "our new snapshot is not the current one");
-    if (!is_ancestor(tree, kept, own))
+    if (!snapshot_is_above(tree, kept, own))
         return doubt(why, "the VM was reverted to a state before it");
     return false;
 }

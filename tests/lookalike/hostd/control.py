@@ -82,6 +82,11 @@ class Control:
             self.host.save()
         return {"name": d.name, "uuid": d.uuid, "path": d.path}
 
+    def do_uptime(self, seconds):
+        """The host has been running for so long."""
+        self.host.boot_time = time.time() - seconds
+        self.host.save()
+
     def do_reboot(self, renumber=False, down=0.0):
         """As a power cut: agents and sessions die, VMs are off, snapshots stay."""
         host = self.host
