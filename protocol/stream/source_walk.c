@@ -444,10 +444,14 @@ static int check_hint(struct source_walk *w, const struct piece_block *b, uint64
         .tail_bytes = sizeof text - 1,
     };
 
+    uint64_t length = min_u64(w->block, w->capacity - offset);
+
     if (w->check_first == w->check_count || w->checks[w->check_first] != offset)
         return 0;
     w->check_first++;
-    w->totals.sampled_bytes += min_u64(w->block, w->capacity - offset);
+    /* Read to see whether the hint lies, not for the plan. */
+    w->totals.sampled_bytes += length;
+    w->totals.read_bytes -= length;
     if (!b->known || digest_equal(&b->digest, &b->held))
         return 0;
     if (link_send_warning(stream_link(w->stream), stream_id(w->stream), &warning, e) != 0)

@@ -66,10 +66,10 @@ static const struct command commands[] = {
                 "plain sparse images, and removes the snapshot.  The first run reads all "
                 "that is allocated, later ones send only what has changed.  A run that is "
                 "cut goes on where it was.",
-        .examples =
-            "  vmferry mirror esx1 web01 /srv/mirrors\n"
-            "  vmferry mirror esx1 'web*' '#12' /srv/mirrors --keep 7\n"
-            "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n",
+        .examples = "  vmferry mirror esx1 web01 /srv/mirrors\n"
+                    "  vmferry mirror esx1 'web*' '#12' /srv/mirrors --keep 7\n"
+                    "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n"
+                    "  vmferry mirror esx1 files01 /srv/mirrors --retain-snapshot\n",
         .operands_min = 3,
         .operands_max = MANY,
         .accepts = BIT(OPTION_KEEP) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |

@@ -140,7 +140,9 @@ int retained_write(const struct retained *r, struct bytes *out, struct err *e)
         line_put(out, "generation_id", r->generation_id, e) != 0 ||
         line_put(out, "host_uuid", r->host_uuid, e) != 0 ||
         put_time(out, "host_booted", r->booted, e) != 0 ||
+        put_time(out, "host_uptime", r->uptime, e) != 0 ||
         line_put(out, "vm_uuid", r->vm_uuid, e) != 0 || line_put(out, "vmx", r->vmx, e) != 0 ||
+        put_number(out, "vmid", r->vmid, e) != 0 ||
         put_number(out, "snapshot_id", r->snapshot_id, e) != 0 ||
         put_time(out, "created", r->created, e) != 0)
         return -1;
@@ -287,7 +289,7 @@ static int get_disk(struct reader *r, struct retained *out)
 
 static int get_head(struct reader *r, struct retained *out)
 {
-    uint64_t id = 0;
+    uint64_t id = 0, vmid = 0;
 
     if (get_text(r, "token", out->token, sizeof out->token) != 0 ||
         get_text(r, "store_id", out->store_id, sizeof out->store_id) != 0 ||
@@ -295,12 +297,15 @@ static int get_head(struct reader *r, struct retained *out)
         get_text(r, "generation_id", out->generation_id, sizeof out->generation_id) != 0 ||
         get_text(r, "host_uuid", out->host_uuid, sizeof out->host_uuid) != 0 ||
         get_time(r, "host_booted", &out->booted) != 0 ||
+        get_time(r, "host_uptime", &out->uptime) != 0 ||
         get_text(r, "vm_uuid", out->vm_uuid, sizeof out->vm_uuid) != 0 ||
         get_text(r, "vmx", out->vmx, sizeof out->vmx) != 0 ||
+        get_number(r, "vmid", UINT32_MAX, &vmid) != 0 ||
         get_number(r, "snapshot_id", UINT32_MAX, &id) != 0 ||
         get_time(r, "created", &out->created) != 0)
         return -1;
     out->snapshot_id = (unsigned)id;
+    out->vmid = (unsigned)vmid;
     if (!line_hex(out->token, JOURNAL_TOKEN_ROOM - 1))
         return damaged(r, "token");
     if (out->store_id[0] == '\0' || out->generation == 0 || out->generation_id[0] == '\0')

@@ -8,8 +8,8 @@
  *     vmferry-retained 1
  *     token=…            of the snapshot
  *     store_id=…         generation=N  generation_id=…   what the store had then
- *     host_uuid=…        host_booted=SECONDS
- *     vm_uuid=…          vmx=…
+ *     host_uuid=…        host_booted=SECONDS  host_uptime=SECONDS   when the record was made
+ *     vm_uuid=…          vmx=…          vmid=N
  *     snapshot_id=N      created=SECONDS   by the host's clock
  *     disk=SLOT          and for each disk, in this order:
  *       disk_uuid=…  capacity=BYTES  root=HEX  leaf=PATH
@@ -52,9 +52,10 @@ struct retained {
     uint64_t generation;
     char generation_id[RETAINED_GENERATION_ID_ROOM];
     char host_uuid[64];
-    int64_t booted;
+    int64_t booted, uptime;
     char vm_uuid[40];
     char vmx[JOURNAL_TEXT_MAX];
+    unsigned vmid;
     unsigned snapshot_id;
     int64_t created;
     struct retained_disk *disks;

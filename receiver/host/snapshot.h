@@ -47,8 +47,8 @@ void snapshot_tree_free(struct snapshot_tree *t);
 int snapshot_parse_info(const char *text, size_t bytes, struct snapshot_tree *out, struct err *e);
 int snapshot_parse_get(const char *text, struct snapshot_tree *out, struct err *e);
 
-/* Does the item at `below` lie under the one at `above`?  Both are indexes of items. */
-bool snapshot_is_above(const struct snapshot_tree *t, size_t above, size_t below);
+/* Does the snapshot `lower` stand below `upper`, or are they one?  False when either is missing. */
+bool snapshot_is_below(const struct snapshot_tree *t, unsigned lower, unsigned upper);
 
 /* A name of the form vmferry-INSTALL-run|keep-TOKEN. */
 struct snapshot_tag {

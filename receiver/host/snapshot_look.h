@@ -22,7 +22,6 @@ struct snapshot_sighting {
     size_t count; /* snapshots whose name holds it */
     unsigned id;  /* of the last of them */
     bool exact;   /* its name is exactly the one given */
-    bool aside;   /* the VM was reverted and stands on another branch */
     int64_t created;
     bool quiesced;
 };

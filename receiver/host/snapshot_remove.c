@@ -24,7 +24,6 @@ struct removal {
     const char *token;
     const char *name; /* the whole name */
     unsigned id;      /* 0: take what the tree shows under the name */
-    bool aside;       /* when it was seen last, the VM did not stand on it */
 };
 
 /* Is it in the tree, as we know it?  ERR_REFUSED: something else carries our token. */
@@ -47,7 +46,6 @@ static int find_it(struct host *h, struct removal *r, bool *there, struct err *e
             "touched",
             r->token);
     r->id = seen.id;
-    r->aside = seen.aside;
     *there = true;
     return 0;
 }
@@ -194,6 +192,25 @@ static int check_disks_back(struct host *h, const struct snapshot *s, struct err
     return rc;
 }
 
+/*
+ * Does the VM stand on the snapshot?  Only then the removal shortens the chains of its disks. True
+ * where the host does not tell.
+ */
+static int stands_on(struct host *h, const struct removal *r, bool *out, struct err *e)
+{
+    struct snapshot_tree t;
+
+    *out = true;
+    if (r->id == 0)
+        return 0;
+    if (snapshot_tree_read(h, r->vmid, &t, e) != 0)
+        return -1;
+    if (t.current != 0)
+        *out = snapshot_is_below(&t, r->id, t.current);
+    snapshot_tree_free(&t);
+    return 0;
+}
+
 /* Links of all disks above their bases. */
 static int count_links(struct host *h, unsigned vmid, size_t *out, struct err *e)
 {
@@ -263,6 +280,7 @@ int snapshot_remove_entry(struct host *h, unsigned vmid, const struct journal_en
     struct removal r = { .token = entry->token, .id = entry->snapshot_id };
     char name[SNAPSHOT_NAME_ROOM];
     size_t before, after;
+    bool shortens;
 
     *removed = false;
     memcpy(tag.install_id, entry->install_id, sizeof tag.install_id);
@@ -270,17 +288,16 @@ int snapshot_remove_entry(struct host *h, unsigned vmid, const struct journal_en
     snapshot_tag_write(&tag, name);
     r.name = name;
     if (vmid_of_entry(h, entry, vmid, &r.vmid, e) != 0 || count_links(h, r.vmid, &before, e) != 0 ||
-        remove_it(h, &r, removed, e) != 0)
+        stands_on(h, &r, &shortens, e) != 0 || remove_it(h, &r, removed, e) != 0)
         return -1;
     /* An entry that had come so far has made files; without a snapshot they may still be there. */
     if ((*removed || entry->state == JOURNAL_REMOVING) && check_consolidated(h, r.vmid, e) != 0)
         return -1;
-    if (!*removed)
+    if (!*removed || !shortens)
         return 0;
     if (count_links(h, r.vmid, &after, e) != 0)
         return -1;
-    /* The chains of another branch never had its link. */
-    return before > 0 && after >= before && !r.aside
+    return before > 0 && after >= before
                ? err_set(
                      e, ERR_CLEANUP,
                      "our snapshot of VM %u is gone from the list, but its delta remains; in the "

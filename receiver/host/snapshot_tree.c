@@ -401,25 +401,23 @@ int snapshot_task_look(struct host *h, unsigned vmid, const char *operation,
     return 0;
 }
 
-bool snapshot_is_above(const struct snapshot_tree *t, size_t above, size_t below)
+bool snapshot_is_below(const struct snapshot_tree *t, unsigned lower, unsigned upper)
 {
-    unsigned depth = t->items[below].depth;
+    size_t at = 0;
+    unsigned depth;
 
-    for (size_t i = below; i-- > above;)
+    while (at < t->count && t->items[at].id != upper)
+        at++;
+    if (at == t->count)
+        return false;
+    depth = t->items[at].depth + 1;
+    /* Backwards, the next one that is less deep is the parent. */
+    for (size_t i = at + 1; i-- > 0;)
         if (t->items[i].depth < depth) {
             depth = t->items[i].depth;
-            if (i == above)
+            if (t->items[i].id == lower)
                 return true;
         }
-    return false;
-}
-
-/* Does the VM stand on another branch than this snapshot's? */
-static bool is_aside(const struct snapshot_tree *t, size_t index)
-{
-    for (size_t i = 0; t->current != 0 && i < t->count; i++)
-        if (t->items[i].id == t->current)
-            return i != index && !snapshot_is_above(t, index, i);
     return false;
 }
 
@@ -435,7 +433,6 @@ void snapshot_sight(const struct snapshot_tree *t, const char *token, const char
         out->exact = strcmp(t->items[i].name, name) == 0;
         out->created = t->items[i].created;
         out->quiesced = t->items[i].quiesced;
-        out->aside = is_aside(t, i);
     }
 }
 

@@ -29,6 +29,7 @@ __attribute__((format(printf, 2, 3))) static bool doubt(char *why, const char *f
 bool hint_doubt_before(const struct retained *r, const struct hint_view *v, char *why)
 {
     int64_t moved = v->booted - r->booted;
+    int64_t most = r->uptime / 2 < HINT_BOOT_SECONDS ? r->uptime / 2 : HINT_BOOT_SECONDS;
 
     if (strcmp(r->store_id, v->head->store_id) != 0)
         return doubt(why, "the snapshot is kept for another store");
@@ -41,7 +42,9 @@ bool hint_doubt_before(const struct retained *r, const struct hint_view *v, char
     if (strcmp(r->host_uuid, v->host_uuid) != 0 || strcasecmp(r->vm_uuid, v->vm_uuid) != 0 ||
         strcmp(r->vmx, v->vmx) != 0)
         return doubt(why, "the VM is another or was moved");
-    if (v->booted == 0 || r->booted == 0 || moved > HINT_BOOT_SECONDS || -moved > HINT_BOOT_SECONDS)
+    if (r->vmid != v->vmid)
+        return doubt(why, "the VM was registered anew");
+    if (v->booted == 0 || r->booted == 0 || moved > most || -moved > HINT_BOOT_SECONDS)
         return doubt(why, "the host was restarted since");
     return false;
 }
@@ -49,24 +52,24 @@ bool hint_doubt_before(const struct retained *r, const struct hint_view *v, char
 bool hint_doubt_tree(const struct retained *r, const struct snapshot_tree *tree, const char *name,
                      unsigned mine, char *why)
 {
-    size_t kept = tree->count, own = tree->count, found = 0;
+    size_t kept = tree->count, found = 0;
+    bool own = false;
 
     for (size_t i = 0; i < tree->count; i++) {
         if (strcmp(tree->items[i].name, name) == 0) {
             kept = i;
             found++;
         }
-        if (tree->items[i].id == mine)
-            own = i;
+        own |= tree->items[i].id == mine;
     }
     if (found == 0)
         return doubt(why, "the snapshot is gone");
     if (found > 1 || tree->items[kept].id != r->snapshot_id ||
         tree->items[kept].created != r->created)
         return doubt(why, "another snapshot has its name");
-    if (own == tree->count || (tree->current != 0 && tree->current != mine))
+    if (!own || (tree->current != 0 && tree->current != mine))
         return doubt(why, "our new snapshot is not the current one");
-    if (!snapshot_is_above(tree, kept, own))
+    if (!snapshot_is_below(tree, r->snapshot_id, mine))
         return doubt(why, "the VM was reverted to a state before it");
     return false;
 }

@@ -27,7 +27,10 @@ struct store_head;
 enum {
     /* Every so many generations hints are ignored and everything is compared. */
     HINT_AUDIT_EVERY = 7,
-    /* How much the boot time of a host may seem to move: clocks drift and the answer takes time. */
+    /*
+     * How much the boot time of a host may seem to move: clocks drift and the answer takes time. A
+     * restart moves it by no less than the time that the host had been up when the record was made.
+     */
     HINT_BOOT_SECONDS = 30,
     HINT_WHY_ROOM = 300,
 };
@@ -40,6 +43,7 @@ struct hint_view {
     const char *host_uuid;
     int64_t booted; /* by our clock; 0: not known */
     const char *vm_uuid, *vmx;
+    unsigned vmid;
     const struct store_head *head;
 };
 

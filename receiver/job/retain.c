@@ -59,7 +59,10 @@ static bool is_of_vm(const struct retain *k, const struct journal_entry *entry)
            (decides || strcmp(entry->vmx, job->vm->vmx) == 0);
 }
 
-/* Its token; "" when there is none.  *count: there should be one at most. */
+/*
+ * Its token; "" when there is none.  *count: there should be one at most.  One that was asked for
+ * and is not there yet is for the reaper alone, should it come late.
+ */
 static int find_kept(const struct retain *k, char token[JOURNAL_TOKEN_ROOM], size_t *count,
                      struct err *e)
 {
@@ -70,7 +73,7 @@ static int find_kept(const struct retain *k, char token[JOURNAL_TOKEN_ROOM], siz
     if (journal_list(k->job->journal, &l, e) != 0)
         return -1;
     for (size_t i = 0; i < l.count; i++)
-        if (is_of_vm(k, &l.items[i])) {
+        if (is_of_vm(k, &l.items[i]) && l.items[i].state != JOURNAL_INTENT) {
             memcpy(token, l.items[i].token, JOURNAL_TOKEN_ROOM);
             (*count)++;
         }
@@ -115,6 +118,7 @@ static void check_record(struct retain *k)
         .booted = k->booted,
         .vm_uuid = job->vm->instance_uuid,
         .vmx = job->vm->vmx,
+        .vmid = job->vm->vmid,
         .head = &k->head,
     };
     char why[HINT_WHY_ROOM];
@@ -145,7 +149,7 @@ static void settle_owner(struct retain *k, size_t count)
     if (entry == NULL)
         return;
     k->keeps = false;
-    if (count > 1 || entry->state == JOURNAL_INTENT || entry->state == JOURNAL_REMOVING ||
+    if (count > 1 || entry->state == JOURNAL_REMOVING ||
         retained_load(k->job->journal, entry->token, &k->record, &e) != 0) {
         if (wanted)
             log_warning("%s: an earlier kept snapshot could not be removed yet, so none is kept",
@@ -464,8 +468,10 @@ static int fill_record(struct retained *to, const struct retain *k, const struct
     memcpy(to->generation_id, made->id, sizeof to->generation_id);
     snprintf(to->host_uuid, sizeof to->host_uuid, "%s", job->host->uuid);
     to->booted = booted;
+    to->uptime = host_now(job->host) - booted;
     snprintf(to->vm_uuid, sizeof to->vm_uuid, "%s", job->vm->instance_uuid);
     snprintf(to->vmx, sizeof to->vmx, "%s", job->vm->vmx);
+    to->vmid = job->vm->vmid;
     to->snapshot_id = s->id;
     return 0;
 }
