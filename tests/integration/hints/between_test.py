@@ -25,7 +25,8 @@ class Between(harness.HintTest):
             self.run_retained(source=source)
 
 
-class CowdBetween(Between):
+class Power(Between):
+    """Deltas in COWD's form; those of the other classes are seSparse."""
     form = "vmfsSparse"
 
     def test_reads_only_what_changed(self):
@@ -72,7 +73,7 @@ class CowdBetween(Between):
         self.host.power(VM, "on")
 
 
-class SeSparseBetween(Between):
+class Snapshots(Between):
 
     def test_snapshots(self):
         user = self.foreign("below ours")
@@ -131,7 +132,7 @@ class SeSparseBetween(Between):
         self.host.ask("snapshot-create", vm=VM, name=name)
 
 
-class MovedBetween(Between):
+class Places(Between):
 
     def test_the_vm_is_another(self):
         self.ready()
@@ -170,7 +171,7 @@ class MovedBetween(Between):
         self.host.power(VM, "on")
 
 
-class OwnFilesBetween(Between):
+class OwnFiles(Between):
     """What happens to the receiver's files."""
 
     def test_record(self):
@@ -269,7 +270,7 @@ class OwnFilesBetween(Between):
         self.assert_checked()
 
 
-class LimitsBetween(Between):
+class Limits(Between):
 
     def test_too_old(self):
         self.ready()

@@ -32,9 +32,9 @@ class Repository(harness.HintTest, repo.HostTest):
         number = self.foreign()
         self.guest_writes()
         self.run_retained()
-        self.host.ask("snapshot-remove", vm=VM, id=number)
+        self.host.ask("snapshot-remove", vm=VM, id=number)      # now below ours
         self.guest_writes()
-        self.run_retained()
+        self.run_retained(source="digest")
         self.check()
 
     def test_beside_a_mirror(self):

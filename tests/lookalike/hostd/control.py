@@ -51,7 +51,7 @@ class Control:
             old = self.host.knobs["read-fault"]
             self.host.knobs.set(name, value)
             try:
-                self.host.read_fault_rows()
+                self.host.read_fault_rows(must_exist=True)
             except (OSError, ValueError):
                 self.host.knobs.set(name, old)
                 raise
