@@ -162,10 +162,6 @@ class HintTest(mirror.MirrorTest):
         """The number of the store's newest generation; 0: there is none."""
         return self.list()[-1]["generation"] if os.path.exists(self.mirror) else 0
 
-    def read_for_changes(self, r):
-        """Bytes of all disks that were not read only to check the hint."""
-        return r.total("read") - r.total("sampled")
-
     # the receiver's own files
 
     def records(self):
