@@ -111,8 +111,7 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_TAG] = { "tag", 0, "TAG", "", "give the generation a tag; repeatable" },
     [OPTION_PIN] = { "pin", 0, NULL, NULL, "forget nothing: pin the generations" },
     [OPTION_ASK_FIRST] = { "ask-first", 0, "WHEN", "auto yes no",
-                           "ask for blocks by id, send what is new: auto (on a slow link), yes, "
-                           "no" },
+                           "name blocks first, send new ones: auto, yes or no" },
     [OPTION_UNPIN] = { "unpin", 0, NULL, NULL, "forget nothing: take the pins away" },
     [OPTION_FORCE_DEVICE] = { "force-device", 0, NULL, NULL,
                               "overwrite the block device that --output names" },

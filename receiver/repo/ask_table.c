@@ -117,6 +117,7 @@ struct ask_table {
     char *host_uuid;
     uint8_t key[ASK_KEY_BYTES];
     enum table_state state; /* guarded by the lock of the tables */
+    struct id_map seen;     /* nodes; in an encrypted repository blocks too.  Its maker's */
     pthread_mutex_t lock;   /* guards blocks */
     struct id_map blocks;
 };
@@ -148,6 +149,7 @@ void ask_tables_free(struct ask_tables *t)
 
         t->first = first->next;
         map_free(&first->blocks);
+        map_free(&first->seen);
         free(first->host_uuid);
         pthread_mutex_destroy(&first->lock);
         free(first);
@@ -193,20 +195,19 @@ static struct ask_table *table_new(struct repo *r, const char *host_uuid, struct
 struct maker {
     struct repo *repo;
     struct ask_table *table;
-    struct id_map seen; /* nodes; in an encrypted repository blocks too */
-    uint8_t *plain;     /* of a block there */
+    uint8_t *plain; /* of a block in an encrypted repository */
 };
 
 /* What is lost to reading is no reason to have no table. */
 static bool is_damage(const struct err *e)
 {
     return e->code == ERR_CORRUPT || e->code == ERR_FORMAT || e->code == ERR_UNSUPPORTED ||
-           e->code == ERR_NOT_FOUND || e->code == ERR_SOURCE;
+           e->code == ERR_NOT_FOUND || e->code == ERR_SOURCE || e->code == ERR_LIMIT;
 }
 
-static bool is_full(const struct ask_table *t)
+static bool is_full(struct ask_table *t)
 {
-    return t->blocks.count >= ASK_TABLE_BLOCKS_MAX;
+    return ask_table_count(t) >= ASK_TABLE_BLOCKS_MAX;
 }
 
 static int make_node(void *context, unsigned level, uint64_t first_block,
@@ -221,23 +222,33 @@ static int make_node(void *context, unsigned level, uint64_t first_block,
         return 1;
     if (repo_check_stop(m->repo, e) != 0)
         return -1;
-    added = map_add(&m->seen, head_of(cell->id.b), &cell->id, e);
+    added = map_add(&m->table->seen, head_of(cell->id.b), &cell->id, e);
     return added < 0 ? -1 : added == 0;
 }
 
-static int add_hash(struct ask_table *t, const uint8_t hash[ASK_HASH_BYTES],
-                    const struct repo_id *id, struct err *e)
+static int add_block(struct ask_table *t, const uint8_t ask_id[ASK_ID_BYTES],
+                     const struct repo_id *id, struct err *e)
+{
+    int added;
+
+    pthread_mutex_lock(&t->lock);
+    added = map_add(&t->blocks, head_of(ask_id), id, e);
+    pthread_mutex_unlock(&t->lock);
+    return added < 0 ? -1 : 0;
+}
+
+static int add_hash(struct ask_table *t, const struct repo_id *id, struct err *e)
 {
     uint8_t ask_id[ASK_ID_BYTES];
 
-    ask_id_of_hash(t->key, hash, ask_id);
-    return map_add(&t->blocks, head_of(ask_id), id, e) < 0 ? -1 : 0;
+    ask_id_of_hash(t->key, id->b, ask_id);
+    return add_block(t, ask_id, id, e);
 }
 
 /* Its asking id can only be made from its bytes. */
 static int make_sealed_block(struct maker *m, const struct repo_id *id, struct err *e)
 {
-    int added = map_add(&m->seen, head_of(id->b), id, e);
+    int added = map_add(&m->table->seen, head_of(id->b), id, e);
     uint8_t ask_id[ASK_ID_BYTES];
     size_t count;
 
@@ -248,7 +259,7 @@ static int make_sealed_block(struct maker *m, const struct repo_id *id, struct e
     if (repo_get(m->repo, ENTRY_BLOCK, id, m->plain, BLOCK_BYTES_MAX, &count, e) != 0)
         return is_damage(e) ? 0 : -1;
     ask_id_of(m->table->key, m->plain, count, ask_id);
-    return map_add(&m->table->blocks, head_of(ask_id), id, e) < 0 ? -1 : 0;
+    return add_block(m->table, ask_id, id, e);
 }
 
 static int make_blocks(void *context, uint64_t first_block, const struct repo_cell *cells,
@@ -259,7 +270,18 @@ static int make_blocks(void *context, uint64_t first_block, const struct repo_ce
     (void)first_block;
     for (size_t i = 0; i < count && !is_full(m->table); i++)
         if ((m->plain != NULL ? make_sealed_block(m, &cells[i].id, e)
-                              : add_hash(m->table, cells[i].id.b, &cells[i].id, e)) != 0)
+                              : add_hash(m->table, &cells[i].id, e)) != 0)
+            return -1;
+    return 0;
+}
+
+static int make_disks(struct maker *m, const struct repo_generation *g, struct err *e)
+{
+    struct repo_walk walk = { .node = make_node, .block = make_blocks, .context = m };
+
+    for (uint32_t i = 0; i < g->disk_count; i++)
+        if (g->disks[i].state != REPO_DISK_ABSENT &&
+            repo_disk_walk(m->repo, &g->disks[i], &walk, e) != 0 && !is_damage(e))
             return -1;
     return 0;
 }
@@ -268,7 +290,6 @@ static int make_blocks(void *context, uint64_t first_block, const struct repo_ce
 static int make_generation(struct maker *m, const struct repo_generation_name *n, bool *ours,
                            struct err *e)
 {
-    struct repo_walk walk = { .node = make_node, .block = make_blocks, .context = m };
     struct repo_generation g = { 0 };
     int rc = 0;
 
@@ -276,12 +297,8 @@ static int make_generation(struct maker *m, const struct repo_generation_name *n
     if (repo_generation_load(m->repo, &n->vm, n->number, &g, e) != 0)
         return is_damage(e) ? 0 : -1;
     *ours = strcmp(g.host_uuid, m->table->host_uuid) == 0;
-    for (uint32_t i = 0; i < g.disk_count && *ours && rc == 0; i++)
-        if (g.disks[i].state != REPO_DISK_ABSENT) {
-            rc = repo_disk_walk(m->repo, &g.disks[i], &walk, e);
-            if (rc != 0 && is_damage(e))
-                rc = 0;
-        }
+    if (*ours)
+        rc = make_disks(m, &g, e);
     repo_generation_free(&g);
     return rc;
 }
@@ -310,7 +327,8 @@ static int make_all(struct maker *m, struct err *e)
     return rc;
 }
 
-static int make(struct repo *r, struct ask_table *t, struct err *e)
+/* Of all generations, or add one.  The caller has put the table into its state of making. */
+static int make(struct repo *r, struct ask_table *t, const struct repo_generation *g, struct err *e)
 {
     struct maker m = { .repo = r, .table = t };
     int rc = 0;
@@ -321,12 +339,17 @@ static int make(struct repo *r, struct ask_table *t, struct err *e)
             rc = err_sys(e, "getting memory for a block");
     }
     if (rc == 0)
-        rc = make_all(&m, e);
-    map_free(&m.seen);
+        rc = g == NULL ? make_all(&m, e) : make_disks(&m, g, e);
     free(m.plain);
-    if (rc != 0)
-        map_free(&t->blocks);
     return rc;
+}
+
+static void making_ended(struct ask_tables *tables, struct ask_table *t, bool ready)
+{
+    pthread_mutex_lock(&tables->lock);
+    t->state = ready ? TABLE_READY : TABLE_NONE;
+    pthread_cond_broadcast(&tables->changed);
+    pthread_mutex_unlock(&tables->lock);
 }
 
 int ask_table_of(struct ask_table **out, struct repo *r, const char *host_uuid, struct err *e)
@@ -350,14 +373,32 @@ int ask_table_of(struct ask_table **out, struct repo *r, const char *host_uuid, 
     if (t == NULL)
         return -1;
     if (makes) {
-        rc = make(r, t, e); /* nobody else looks into it yet */
-        pthread_mutex_lock(&tables->lock);
-        t->state = rc == 0 ? TABLE_READY : TABLE_NONE;
-        pthread_cond_broadcast(&tables->changed);
-        pthread_mutex_unlock(&tables->lock);
+        rc = make(r, t, NULL, e);
+        making_ended(tables, t, rc == 0);
     }
     *out = t;
     return rc;
+}
+
+void ask_table_committed(struct repo *r, const struct repo_generation *g)
+{
+    struct ask_tables *tables = r->asks;
+    struct ask_table *t;
+    struct err e;
+
+    pthread_mutex_lock(&tables->lock);
+    t = table_find(tables, g->host_uuid);
+    while (t != NULL && t->state == TABLE_MAKING)
+        pthread_cond_wait(&tables->changed, &tables->lock);
+    if (t != NULL && t->state == TABLE_READY)
+        t->state = TABLE_MAKING;
+    else
+        t = NULL; /* made when somebody asks */
+    pthread_mutex_unlock(&tables->lock);
+    if (t == NULL)
+        return;
+    (void)make(r, t, g, &e); /* what cannot be read is not known, no more */
+    making_ended(tables, t, true);
 }
 
 /* --- using it --- */
@@ -370,22 +411,6 @@ uint64_t ask_table_count(struct ask_table *t)
     count = t->blocks.count;
     pthread_mutex_unlock(&t->lock);
     return count;
-}
-
-void ask_table_add(struct ask_table *t, struct repo *r, const struct repo_id *id, const void *plain,
-                   size_t count)
-{
-    uint8_t ask_id[ASK_ID_BYTES];
-    struct err e;
-
-    if (vault_sealed(r->vault))
-        ask_id_of(t->key, plain, count, ask_id);
-    else
-        ask_id_of_hash(t->key, id->b, ask_id);
-    pthread_mutex_lock(&t->lock);
-    if (!is_full(t))
-        (void)map_add(&t->blocks, head_of(ask_id), id, &e); /* without memory: not known */
-    pthread_mutex_unlock(&t->lock);
 }
 
 /* 1: this is the block that is asked for, as it was read; 0; -1. */

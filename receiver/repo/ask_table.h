@@ -14,6 +14,7 @@
 
 struct ask_table;
 struct ask_tables;
+struct repo_generation;
 struct sink_answer;
 struct sink_question;
 
@@ -33,9 +34,12 @@ int ask_table_of(struct ask_table **out, struct repo *r, const char *host_uuid, 
 
 uint64_t ask_table_count(struct ask_table *t);
 
-/* A block of this host has come: it may be asked for from now on.  plain: its bytes. */
-void ask_table_add(struct ask_table *t, struct repo *r, const struct repo_id *id, const void *plain,
-                   size_t count);
+/*
+ * A generation was committed: its blocks may be asked for from now on, if there is a table of its
+ * host.  Not before: what is still in an open pack cannot be read, and a host that asks for a block
+ * it has just sent would learn from that whether another one had it.
+ */
+void ask_table_committed(struct repo *r, const struct repo_generation *g);
 
 /*
  * Whether the repository has, readable, the very block that is asked for, with that digest under

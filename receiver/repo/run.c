@@ -624,6 +624,7 @@ int repo_run_commit(struct repo_run *run, const struct repo_run_facts *facts,
     out->number = g.number;
     out->key = g.key;
     clean_up(run);
+    ask_table_committed(r, &g);
     rc = 0;
 
 out:

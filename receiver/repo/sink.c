@@ -395,8 +395,6 @@ static int sink_data(struct sink *base, const struct sink_block *b, struct err *
     if (check_place(s, block, block + 1, e) != 0 || id_of(s, b, &cell.id, e) != 0 ||
         put_block(s, b, &cell.id, e) != 0)
         return fail(s, e);
-    if (s->asks != NULL)
-        ask_table_add(s->asks, s->d->run->repo, &cell.id, b->plain, b->plain_bytes);
     return add_block(s, block, &cell, e) != 0 ? fail(s, e) : 0;
 }
 

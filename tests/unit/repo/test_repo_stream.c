@@ -158,6 +158,12 @@ static void play_asking(struct play *p, struct repo *r)
     back_up_round(p, r, 2, true);
     assert_restores(p, r, 2);
     assert_int_equal(p->known, 0);
+    /* What was committed since the table was made is in it. */
+    p->uuid = "vm 3";
+    back_up_round(p, r, 1, false);
+    assert_restores(p, r, 1);
+    assert_int_equal(p->known, p->sent);
+    /* Also blocks that stand twice on a disk: a second question tells nothing of the first. */
     p->host = "another host";
     back_up_round(p, r, 1, false);
     assert_restores(p, r, 1);

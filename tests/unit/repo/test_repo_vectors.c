@@ -416,39 +416,12 @@ static void a_host_may_ask_for_its_own_blocks(void **state)
     check_asking(TEST_DATA "/repo/good-sealed", "vector", OBJECTS_SEALED);
 }
 
-/* The table has nothing but what it was made of and what was added. */
-static void a_block_that_comes_may_be_asked_for(void **state)
-{
-    struct storage *s = copy_of(TEST_DATA "/repo/good-plain", OBJECTS_PLAIN);
-    struct ask_table *t;
-    uint8_t block[512];
-    struct repo_id id;
-    struct repo *r;
-    struct err e;
-
-    (void)state;
-    assert_ok(open_repo(s, NULL, NULL, REPO_SHARED, NULL, &r, &e), &e);
-    assert_ok(ask_table_of(&t, r, "host-uuid", &e), &e);
-    for (unsigned i = 0; i < 10000; i++) {
-        memset(block, 0, sizeof block);
-        memcpy(block, &i, sizeof i);
-        assert_ok(vault_id(r->vault, block, sizeof block, &id, &e), &e);
-        ask_table_add(t, r, &id, block, sizeof block);
-        if (i % 3 == 0)
-            ask_table_add(t, r, &id, block, sizeof block);
-    }
-    assert_int_equal(ask_table_count(t), ASKED_BLOCKS + 10000);
-    repo_close(r);
-    storage_close(s);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_plain_repository_is_read_and_gone_on_with),
         cmocka_unit_test(a_sealed_repository_is_read_and_gone_on_with),
         cmocka_unit_test(a_host_may_ask_for_its_own_blocks),
-        cmocka_unit_test(a_block_that_comes_may_be_asked_for),
         cmocka_unit_test(our_documents_are_the_same_bytes),
     };
 
