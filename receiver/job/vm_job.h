@@ -48,7 +48,7 @@ struct store_made {
 };
 
 /*
- * A store for one VM at a time, in this order: open, begin, then sinks, files, commit, complete,
+ * A store, for each VM in this order (with --parallel several VMs at once, each in a thread): open, begin, then sinks, files, commit, complete,
  * close.  `s` is what open made; close comes once for it, also after a failure.  Codes are those of
  * the store's own functions.
  */
