@@ -86,9 +86,11 @@ static int ensure_connected(struct worker *k, struct host **host, struct transpo
     if (open_alone(k->work, &fresh, e) != 0)
         return -1;
     if (k->runs && !k->host_ready) {
-        k->transport = fresh;
-        if (host_join(&k->host, fresh, pool->host, e) != 0)
+        if (host_join(&k->host, fresh, pool->host, e) != 0) {
+            fresh->ops->close(fresh);
             return -1;
+        }
+        k->transport = fresh;
         k->host_ready = true;
         return 0;
     }
@@ -145,9 +147,18 @@ static struct vm_result *take_next(struct work *w, size_t *index)
 static void *worker_main(void *context)
 {
     struct worker *k = context;
+    struct transport **transport;
     struct vm_result *v;
+    struct host *host;
     size_t index;
+    struct err e;
 
+    /* Before a VM is taken: where the host wants no more connections the others do the work. */
+    if (k->runs && ensure_connected(k, &host, &transport, &e) != 0) {
+        if (e.code != ERR_STOPPED)
+            log_warning("%s; fewer VMs at once", e.text);
+        return NULL;
+    }
     while ((v = take_next(k->work, &index)) != NULL)
         run_one(k, index, v);
     return NULL;

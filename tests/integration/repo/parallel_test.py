@@ -144,6 +144,22 @@ class On67(HostTest):
         self.assert_all_first_disks()
         self.check("--read-data")
 
+    def test_killed(self):
+        """Nobody cleans up: the next run takes all snapshots and agents away, and goes on."""
+        self.add_vms(64 * MB, [(0, 48 * MB)])
+        words = (*NAMES, "--parallel", "4", "--only-disk", "scsi0:0")
+        running = self.start_backup(*words, "--bwlimit", "20M")
+        for name in NAMES:
+            running.wait_for(lambda e, n=name: e.get("vm") == n and e.get("sent", 0) > MB)
+        running.signal(signal.SIGKILL)
+        running.end()
+        self.assertEqual([len(self.host.snapshots(n)) for n in NAMES], [1] * 4)
+        self.assertEqual(self.generations(), [])
+        self.assert_ok(self.backup(*words))
+        self.assert_all_first_disks()
+        self.assert_host_clean()
+        self.check("--read-data")
+
     def assert_all_first_disks(self):
         for name in NAMES:
             self.assert_generation("%s@1" % name, name)
