@@ -668,6 +668,21 @@ static void a_device_that_forbids_snapshots_needs_the_vm_off(void **state)
     assert_true(why[0] != '\0');
 }
 
+static void filters_in_a_descriptor_are_a_warning(void **state)
+{
+    struct fixture *x = *state;
+    struct chain_plan p;
+
+    plan(x, &p);
+    assert_string_equal(p.items[0].reason.text, "");
+    chain_plan_free(&p);
+    x->f.base_ddb = "ddb.iofilters = \"maker_cache\"\n";
+    plan(x, &p);
+    assert_int_equal(p.items[0].outcome, CHAIN_READ);
+    assert_non_null(strstr(p.items[0].reason.text, "I/O filters (maker_cache)"));
+    chain_plan_free(&p);
+}
+
 static void changes_while_reading_are_seen(void **state)
 {
     struct fixture *x = *state;
@@ -740,6 +755,7 @@ int main(void)
         T(leftovers_are_listed_and_a_named_one_removed),
         T(forms_have_their_outcomes),
         T(a_device_that_forbids_snapshots_needs_the_vm_off),
+        T(filters_in_a_descriptor_are_a_warning),
         T(changes_while_reading_are_seen),
         T(a_vm_switched_on_under_a_direct_read_is_seen),
     };
