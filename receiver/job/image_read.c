@@ -15,9 +15,9 @@
 #include "receiver/job/ordered.h"
 
 enum {
-    PIECE_BYTES = 1 << 20,
+    PIECE_BYTES = 512 << 10,
     PIECE_BLOCKS_MAX = PIECE_BYTES / BLOCK_BYTES_MIN,
-    PIECES_EACH = 3,
+    PIECES_EACH = 6,        /* so many that one slow worker does not hold up the others */
     STEP_BYTES = 256 << 10, /* read at once: still in the processor's cache when it is packed */
     AUTO_LEVEL = 1,
 };
