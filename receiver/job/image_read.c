@@ -10,6 +10,7 @@
 #include "protocol/base/err.h"
 #include "protocol/block/source.h"
 #include "protocol/block/tree.h"
+#include "protocol/stream/level.h"
 #include "protocol/stream/sink.h"
 #include "protocol/wire/messages.h"
 #include "receiver/job/ordered.h"
@@ -378,7 +379,7 @@ static int make_packers(struct reader *r, size_t count, struct err *e)
 
         if (packer == NULL)
             return err_sys(e, "getting memory for packing");
-        ZSTD_CCtx_setParameter(packer, ZSTD_c_compressionLevel, level);
+        level_set(packer, level);
         r->packers[r->packer_count++] = packer;
     }
     return 0;
