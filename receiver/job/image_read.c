@@ -10,14 +10,15 @@
 #include "protocol/base/err.h"
 #include "protocol/block/source.h"
 #include "protocol/block/tree.h"
+#include "protocol/stream/level.h"
 #include "protocol/stream/sink.h"
 #include "protocol/wire/messages.h"
 #include "receiver/job/ordered.h"
 
 enum {
-    PIECE_BYTES = 1 << 20,
+    PIECE_BYTES = 512 << 10,
     PIECE_BLOCKS_MAX = PIECE_BYTES / BLOCK_BYTES_MIN,
-    PIECES_EACH = 3,
+    PIECES_EACH = 6,        /* so many that one slow worker does not hold up the others */
     STEP_BYTES = 256 << 10, /* read at once: still in the processor's cache when it is packed */
     AUTO_LEVEL = 1,
 };
@@ -378,7 +379,7 @@ static int make_packers(struct reader *r, size_t count, struct err *e)
 
         if (packer == NULL)
             return err_sys(e, "getting memory for packing");
-        ZSTD_CCtx_setParameter(packer, ZSTD_c_compressionLevel, level);
+        level_set(packer, level);
         r->packers[r->packer_count++] = packer;
     }
     return 0;

@@ -58,7 +58,7 @@ class Host:
             self.group.leave()
         content = {"kind": "empty"} if other else {"file": os.path.join(cache, "old.raw")}
         self.host.add_vm({"name": VM, "power": "on", "disks": [
-            {"size": disk.VIRTUAL_BYTES, "content": content}]})
+            {"size": os.path.getsize(os.path.join(cache, "old.raw")), "content": content}]})
         if other is not None:
             os.unlink(self._flat_path())
             os.link(other.versions.path, self.flat)
