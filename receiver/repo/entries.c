@@ -138,16 +138,17 @@ static int index_closed(struct repo *r, struct err *e)
         return 0;
     if (storage_barrier(r->storage, e) != 0 || failpoint("repo.packs-durable", e) != 0)
         return -1;
-    for (size_t i = 0; i < r->closed_count; i++) {
-        uint32_t number = r->closed[i].entries[0].pack;
-
+    for (size_t i = 0; i < r->closed_count; i++)
         if (pack_index_put(r->storage, r->vault, &r->closed[i], e) != 0 ||
             failpoint("repo.index-published", e) != 0)
             return -1;
-        index_pack_done(r->index, number);
-    }
-    for (size_t i = 0; i < r->closed_count; i++)
+    /* Durable too before a cache says that it is there. */
+    if (storage_barrier(r->storage, e) != 0)
+        return -1;
+    for (size_t i = 0; i < r->closed_count; i++) {
+        index_pack_done(r->index, r->closed[i].entries[0].pack);
         pack_index_free(&r->closed[i]);
+    }
     r->closed_count = 0;
     return 0;
 }

@@ -36,6 +36,12 @@ int index_open(struct index **out, struct storage *s, const struct vault *v, uin
 void index_close(struct index *x); /* NULL is allowed */
 
 /*
+ * From now on dedup may count on packs of others: their index objects, which a process may have
+ * published and died, become durable with our next barrier.
+ */
+int index_adopt(struct index *x, struct err *e);
+
+/*
  * Places of this id, at most room of them: their number, 0 for none, -1 with ERR_CORRUPT when the
  * cache is damaged: it is removed and the next process makes it anew.
  */
@@ -57,7 +63,7 @@ void index_news(struct index *x);
 int index_add_pack(struct index *x, const struct repo_key *pack, uint32_t *number, struct err *e);
 /* An entry of it, with that number in `pack`. */
 int index_add(struct index *x, const struct index_entry *entry, struct err *e);
-/* The pack's index object is published. */
+/* The pack's index object is published, durably. */
 void index_pack_done(struct index *x, uint32_t number);
 
 /* Keep what is new for the next process, if it is worth it.  Failing is no harm but time. */

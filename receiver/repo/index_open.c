@@ -79,6 +79,26 @@ static void check_runs(struct index *x, const struct repo_key *listed, size_t co
         mark_table(x, listed, count, covered);
 }
 
+static int adopt_pack(struct index *x, const struct repo_key *pack, struct err *e)
+{
+    object_name name;
+
+    name_of_index(name, pack);
+    return storage_adopt(x->storage, name, e);
+}
+
+int index_adopt(struct index *x, struct err *e)
+{
+    int rc = 0;
+
+    pthread_rwlock_wrlock(&x->lock);
+    x->adopts = true;
+    for (size_t i = 0; i < x->pack_count && rc == 0; i++)
+        rc = adopt_pack(x, &x->packs[i].key, e);
+    pthread_rwlock_unlock(&x->lock);
+    return rc;
+}
+
 /* Read a pack's index object into the table. */
 static int read_pack(struct index *x, const struct repo_key *pack, struct err *e)
 {
@@ -93,7 +113,9 @@ static int read_pack(struct index *x, const struct repo_key *pack, struct err *e
         index_warn(x, e->text);
         return 0;
     }
-    rc = index_table_add_pack(x, pack, true, &number, e);
+    rc = x->adopts ? adopt_pack(x, pack, e) : 0;
+    if (rc == 0)
+        rc = index_table_add_pack(x, pack, true, &number, e);
     for (uint32_t i = 0; i < p.count && rc == 0; i++) {
         p.entries[i].pack = number;
         rc = index_table_add(x, &p.entries[i], e);

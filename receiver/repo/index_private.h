@@ -49,7 +49,8 @@ struct index {
     struct damaged_entry *damaged; /* ascending */
     size_t damaged_count;
     uint64_t known_packs;
-    bool news; /* since manifests were listed it was not looked whether there are more packs */
+    bool adopts; /* index objects that are read are adopted */
+    bool news;   /* since manifests were listed it was not looked whether there are more packs */
 };
 
 /* --- index.c; with the lock held for writing --- */

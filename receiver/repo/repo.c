@@ -202,7 +202,7 @@ int repo_open(struct repo **out, struct storage *s, const struct repo_open_optio
         goto fail;
     if (index_open(&r->index, s, r->vault, r->epoch, options->cache_dir, &r->env, e) != 0)
         goto fail;
-    if (failpoint("repo.opened", e) != 0)
+    if ((!r->read_only && index_adopt(r->index, e) != 0) || failpoint("repo.opened", e) != 0)
         goto fail;
     *out = r;
     return 0;

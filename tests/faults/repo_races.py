@@ -4,8 +4,10 @@ first goes on: nothing is lost, and no damage is seen where there is none.
 """
 
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -148,6 +150,38 @@ class Races(RepoFaults, harness.LocalTest):
         self.go_on(running)
         self.there.keys = ("--repo-password-file", one)
         self.on(self.there, "key", "remove", own, "--yes", code=11)
+
+    # what others published and did not live to make durable
+
+    def test_adopted_packs(self):
+        """A backup killed behind the publication of an index has made no fsync of its folder.  The
+        next one counts on the pack, and has to."""
+        r = self.start(self.words_on(self.there, "backup", "--file", "web=" + self.a), 0,
+                       "repo.index-published:2:kill").end()
+        self.assertEqual(r.code, -signal.SIGKILL)
+        there = self.index_folders()
+        self.assertEqual(len(there), 2)
+        log = self.path("strace")
+        self.state = self.machines[1]
+        done = subprocess.run(["strace", "-f", "-qq", "-y", "-e", "trace=fsync,renameat,renameat2", "-o",
+                               log, *self.command(*self.words_on(
+                                   self.there, "backup", "--file", "web=" + self.a))],
+                              check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        r = harness.Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        with open(log, encoding="utf-8") as f:
+            calls = f.read().splitlines()
+        commit = next(n for n, line in enumerate(calls)
+                      if "rename" in line and "/generations/" in line)
+        synced = {os.path.realpath(m.group(1)) for m in (
+            re.search(r"fsync\(\d+<([^>]*)>", line) for line in calls[:commit]) if m}
+        for folder in (*there, os.path.join(self.repo, "index"), self.repo):
+            self.assertIn(os.path.realpath(folder), synced)
+        self.assertLess(r.disk()["stored"], 64 * KB)       # blocks that it found, and a node
+        self.there.truths["web"][1] = self.keep([self.a])
+        self.assert_all()
+
+    def index_folders(self):
+        return {d for d, _, files in os.walk(os.path.join(self.repo, "index")) if files}
 
     # prune
 
