@@ -49,6 +49,7 @@ struct source_walk {
     uint32_t block;
     bool ignore_holes, ignore_hints;
     bool started, ended;
+    bool stood_for; /* what came before this opening is in the tree */
 
     uint64_t may_send; /* message bytes */
 
@@ -610,10 +611,16 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
         return rc > 0 ? STEP_DONE : STEP_FAILED;
     if (!w->started)
         return start(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
-    /* What came before this opening goes into the tree first. */
-    rc = told_stand_for(&w->told, w->tree, block_count_of(w->emit_at, w->block), e);
-    if (rc <= 0)
-        return rc == 0 ? STEP_WAIT : STEP_FAILED;
+    /*
+     * What came before this opening goes into the tree first.  Only then: later the tree stands
+     * behind emit_at while the nodes of an unread run come in several messages.
+     */
+    if (!w->stood_for) {
+        rc = told_stand_for(&w->told, w->tree, block_count_of(w->emit_at, w->block), e);
+        if (rc <= 0)
+            return rc == 0 ? STEP_WAIT : STEP_FAILED;
+        w->stood_for = true;
+    }
     if (w->sample != NULL)
         return sample_on(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
     if (plan_send(w, &progress, e) != 0 || emit(w, &progress, e) != 0 ||
