@@ -154,6 +154,9 @@ static int tell_journal(struct app *app, struct visit *s, struct err *e)
         if (x->kind == JOURNAL_AGENT)
             printf("would remove the agent's folder %s%s\n", x->folder,
                    l.locked[i] ? " (in use now)" : "");
+        else if (x->purpose == JOURNAL_KEEP && !app->options->retained)
+            printf("would leave the snapshot %s of %s, kept for %s, if it is within its limits%s\n",
+                   x->token, x->vm_name, x->store, l.locked[i] ? " (in use now)" : "");
         else
             printf("would look for the %s snapshot %s of %s and remove it%s\n",
                    journal_purpose_name(x->purpose), x->token, x->vm_name,

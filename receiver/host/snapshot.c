@@ -58,6 +58,7 @@ static int remember_disks(struct host *h, struct snapshot *s, struct err *e)
     }
     for (size_t i = 0; i < disks.count; i++) {
         memcpy(s->disks[i].slot, disks.items[i].slot, sizeof s->disks[i].slot);
+        s->disks[i].parents = disks.items[i].parent_count;
         s->disks[i].file = strdup(disks.items[i].file);
         if (s->disks[i].file == NULL) {
             err_sys(e, "taking a snapshot");

@@ -81,8 +81,9 @@ struct snapshot {
     unsigned newest_before; /* highest id of a snapshot before ours; ids only grow */
     struct snapshot_disk {
         char slot[16];
-        char *file; /* "[ds] a/a.vmdk" */
-    } * disks;      /* the VM's disks before; they must come back */
+        char *file;     /* "[ds] a/a.vmdk" */
+        size_t parents; /* links below it */
+    } * disks;          /* the VM's disks before; they must come back */
     size_t disk_count;
 };
 

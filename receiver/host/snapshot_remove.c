@@ -161,7 +161,9 @@ static int check_consolidated(struct host *h, unsigned vmid, struct err *e)
     }
 }
 
-/* The VM's disks must be the files from before, unless somebody else's snapshot stands on them now.
+/*
+ * The VM's disks must be the files from before, unless somebody else's snapshot stands on them now,
+ * or what they stood on has been consolidated as well.
  */
 static int check_disks_back(struct host *h, const struct snapshot *s, struct err *e)
 {
@@ -182,7 +184,8 @@ static int check_disks_back(struct host *h, const struct snapshot *s, struct err
     for (size_t i = 0; i < s->disk_count && rc == 0; i++)
         for (size_t k = 0; k < now.count; k++)
             if (strcmp(s->disks[i].slot, now.items[k].slot) == 0 &&
-                strcmp(s->disks[i].file, now.items[k].file) != 0)
+                strcmp(s->disks[i].file, now.items[k].file) != 0 &&
+                now.items[k].parent_count >= s->disks[i].parents)
                 rc = err_set(e, ERR_CLEANUP,
                              "disk %s of VM %u is %s after the removal of our snapshot, but was %s "
                              "before: a delta was left; in the host's web client choose Snapshots, "

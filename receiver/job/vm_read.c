@@ -11,6 +11,8 @@
 #include "protocol/block/source.h"
 #include "protocol/vmdk/chain.h"
 #include "protocol/vmdk/files.h"
+#include "protocol/vmdk/since.h"
+#include "protocol/wire/crypto.h"
 #include "protocol/wire/record.h"
 #include "receiver/base/failpoint.h"
 #include "receiver/base/log.h"
@@ -235,6 +237,30 @@ static void ready_disks(struct vm_read *r)
     }
 }
 
+/* A chain by its tip, or only what was written in it since the link disk->since was frozen. */
+static int open_chain_by_dd(const struct vmdk_config *config, const struct agent_disk *disk,
+                            struct source **out, struct err *e)
+{
+    uint64_t random[SINCE_CHECKS];
+    struct vmdk_chain *c = NULL;
+
+    struct source *whole;
+
+    if (vmdk_chain_open(&c, config, disk->path, e) != 0)
+        return -1;
+    whole = vmdk_chain_source(c);
+    if (disk->since == NULL)
+        *out = whole;
+    if (whole->capacity_bytes != disk->capacity_bytes)
+        err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", disk->path);
+    else if (disk->since == NULL ||
+             (crypto_random(random, sizeof random, e) == 0 &&
+              vmdk_since_place(out, c, disk->since, disk->since_block, random, e) == 0))
+        return 0;
+    vmdk_chain_close(c);
+    return -1;
+}
+
 /* For the source end in this process: a disk by its flat file, or by the tip of its chain. */
 static int open_by_dd(void *context, const struct agent_disk *disk, struct source **out,
                       enum hole_knowledge *holes, struct err *e)
@@ -249,12 +275,7 @@ static int open_by_dd(void *context, const struct agent_disk *disk, struct sourc
     if (r->dd_files == NULL && dd_files_new(&r->dd_files, r->host, r->stores, stall_ms, e) != 0)
         return -1;
     config.files = r->dd_files;
-    if (vmdk_source_open(out, &config, disk->path, e) != 0)
-        return -1;
-    if ((*out)->capacity_bytes == disk->capacity_bytes)
-        return 0;
-    source_close(*out);
-    return err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", disk->path);
+    return open_chain_by_dd(&config, disk, out, e);
 }
 
 /* The folders that chains lie in: an agent opens nothing outside them. */

@@ -316,6 +316,20 @@ def journal(kind="snapshot", files=0):
             "".join(f"file={'ab' * 32} agent{i}\n" for i in range(files)) + "end\n")
 
 
+def retained(disks=1, links=2):
+    head = (("token", "0123456789abcdef" * 2), ("store_id", "mirror:" + HEX16), ("generation", 5),
+            ("generation_id", HEX16), ("host_uuid", "5e0f"), ("host_booted", 1795000000), ("host_uptime", 3600),
+            ("vm_uuid", "52aa"), ("vmx", "[ds] a\\x5cb/a.vmx"), ("vmid", 7), ("snapshot_id", 3),
+            ("created", 1795003600))
+    out = "vmferry-retained 1\n" + "".join(f"{k}={v}\n" for k, v in head)
+    for d in range(disks):
+        at = f"/vmfs/volumes/5e0f/a/d{d}"
+        out += f"disk=scsi0:{d}\ndisk_uuid=60 00 {d}\ncapacity=1048576\nroot={HEX16}\nleaf={at}-000002.vmdk\n"
+        for n in range(links):
+            out += f"link={d:04x}{n:04x} seSparse\nlink_file={at}-{n}.vmdk\nlink_data={at}-{n}-sesparse.vmdk\n"
+    return out + f"end={disks}\n"
+
+
 def manifest(disks=1, number=3):
     texts = "".join(f"{k} {v}\n" for k, v in (
         ("kind", "refresh"), ("outcome", "ok"), ("consistency", "crash"), ("data-channel", "tcp"),
@@ -340,6 +354,12 @@ def mirrors():
     put("journal", "cut", journal()[:200])
     put("journal", "word", journal().replace("created\n", "x\n"))
     put("journal", "twice", journal().replace("vmid=7", "vmid=7\nvmid=8"))
+    for disks, links in ((1, 1), (2, 3), (0, 0), (300, 1), (1, 300)):
+        put("retained", f"disks-{disks}-links-{links}", b"\0" + retained(disks, links).encode())
+    put("retained", "no-sum", b"\1" + retained().encode())
+    put("retained", "twice", b"\0" + retained(2).replace("scsi0:1", "scsi0:0").encode())
+    put("retained", "relative", b"\0" + retained().replace("leaf=/", "leaf=").encode())
+    put("retained", "cut", b"\0" + retained(3).encode()[:900])
     for n in (0, 1, 3):
         put("manifest", f"disks-{n}", b"\0" + manifest(n).encode())
     put("manifest", "no-hash", b"\1" + manifest().encode())
