@@ -384,7 +384,10 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
         return rc > 0 ? STEP_DONE : STEP_FAILED;
     if (!w->started)
         return start(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
-    /* What came before this opening goes into the tree first. */
+    /*
+     * What came before this opening goes into the tree first.  Only then: later the tree stands
+     * behind emit_at while the nodes of an unread run come in several messages.
+     */
     if (!w->begun) {
         rc = told_stand_for(&w->told, w->tree, block_count_of(w->emit_at, w->block), e);
         if (rc <= 0)

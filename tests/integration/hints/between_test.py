@@ -44,6 +44,17 @@ class Power(Between):
         self.assertEqual(r.total("changed"), 0)
         self.assert_checked()
 
+    def test_large_disk(self):
+        """The digests of what is not read are more than may be sent ahead of the reading."""
+        name, slot, size = "large", "scsi0:0", 1300 * MB
+        self.add_vm(name, [self.disk_of(size, [(MB, MB), (900 * MB, 3 * MB)])], deltas=self.form)
+        for source in ("full", "retained-snapshot", "retained-snapshot"):
+            r = self.run_mirror(name, "--retain-snapshot")
+            self.assertEqual(r.vm()["change_source"], source, str(r))
+            truth = self.truth(name, slot, self.made_last(name))
+            self.assertTrue(harness.same_data(self.image(slot, name), truth))
+            self.scribble(name, slot, [(2 * MB, 5000), (700 * MB, 2 * BLOCK)], seed=3)
+
     def test_power(self):
         self.ready()
         self.step("off", "retained-snapshot", lambda: self.host.power(VM, "off"))

@@ -71,6 +71,7 @@ class Orders(harness.HintTest):
         """How many commands a run gives before it creates its snapshot, and from then on."""
         before = len(self.host.calls())
         self.run_retained(source=None)
+        self.assertGreater(self.host.vm(VM)["writes"], 0)
         words = [" ".join(c["argv"]) for c in self.host.calls()[before:]]
         create = next(i for i, w in enumerate(words) if "snapshot.create" in w)
         return create, len(words) - create
@@ -161,7 +162,7 @@ class Orders(harness.HintTest):
                     self.assertEqual(r.vm()["change_source"], "retained-snapshot", str(r))
         self.assertGreater(used, 0)
         self.assertLess(missed, 3, "events that found no moment")
-        self.assertGreater(self.host.ask("guest-stop", vm=VM), 0)
+        self.host.ask("guest-stop", vm=VM)
         self.assert_checked()
 
 

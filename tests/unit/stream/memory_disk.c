@@ -29,7 +29,11 @@ static int extent_at(struct source *s, uint64_t offset, struct extent *out, stru
             out->length_bytes = m->changed_to - offset;
         if (m->check_at != 0 && offset < m->check_at)
             out->length_bytes = min_u64(out->length_bytes, m->check_at - offset);
-        if (m->check_at != 0 && offset == m->check_at) {
+        if (m->check_every != 0 && out->kind == EXTENT_KEPT)
+            out->length_bytes =
+                min_u64(out->length_bytes, m->check_every - offset % m->check_every);
+        if ((m->check_at != 0 && offset == m->check_at) ||
+            (m->check_every != 0 && out->kind == EXTENT_KEPT && offset % m->check_every == 0)) {
             out->kind = EXTENT_CHECK;
             out->length_bytes = 16 << 10;
         }

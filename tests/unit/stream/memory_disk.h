@@ -17,6 +17,7 @@ struct memory_source {
     uint64_t fail_at;      /* reads that touch this byte fail; UINT64_MAX: none */
     uint64_t changed_from, changed_to; /* a hint: all else is as before; both 0: no hint */
     uint64_t check_at;                 /* a block of 16 KiB there is to be checked; 0: none */
+    uint64_t check_every;              /* as are those at its multiples; 0: none */
     uint64_t reads, bytes_read;
 };
 
