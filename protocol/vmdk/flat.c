@@ -38,7 +38,7 @@ static int flat_read(struct extent_file *x, uint64_t at, const struct run *r, vo
 static int flat_visit(struct extent_file *x, struct visitor *v, struct err *e)
 {
     for (uint64_t at = 0; at < x->capacity_bytes;) {
-        struct run r;
+        struct run r = { 0 };
 
         if (flat_run_at(x, at, x->capacity_bytes - at, false, &r, e) != 0)
             return -1;

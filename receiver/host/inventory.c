@@ -155,7 +155,8 @@ static int note_problem(struct vm_list *l, unsigned vmid, const char *text, stru
         return err_sys(e, "listing VMs");
     l->problems = more;
     more[l->problem_count].vmid = vmid;
-    snprintf(more[l->problem_count].text, sizeof more->text, "%s", text);
+    snprintf(more[l->problem_count].text, sizeof more->text, "%.*s", (int)sizeof more->text - 1,
+             text);
     l->problem_count++;
     return 0;
 }
