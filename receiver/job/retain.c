@@ -137,6 +137,13 @@ static void check_record(struct retain *k)
         k->usable = true;
 }
 
+/* A store that was made anew where the one before was, by its absolute path: its record says
+ * nothing any more, but nobody else waits for the snapshot. */
+static bool is_same_place(const struct retain *k, const struct journal_entry *entry)
+{
+    return strstr(entry->store, " /") != NULL && strcmp(entry->store, k->job->job->store_name) == 0;
+}
+
 /* Whose is the kept snapshot, and may this run keep one? */
 static void settle_owner(struct retain *k, size_t count)
 {
@@ -156,7 +163,7 @@ static void settle_owner(struct retain *k, size_t count)
                         name);
         return;
     }
-    k->ours = strcmp(k->record.store_id, k->head.store_id) == 0;
+    k->ours = strcmp(k->record.store_id, k->head.store_id) == 0 || is_same_place(k, entry);
     k->keeps = wanted && k->ours;
     if (wanted && !k->ours)
         log_note("%s: the snapshot kept for %s stays, so none is kept for this store", name,
