@@ -122,25 +122,6 @@ static int say_known(const struct liar *l, struct err *e)
     return link_send_run(l->link, l->stream, &run, e);
 }
 
-/* A plan and a question about the first block, and what comes of it. */
-static int tell_with_questions(const struct liar *l, struct err *e)
-{
-    uint64_t at = l->lie == LIE_ASK_FAR ? CAPACITY : l->lie == LIE_ASK_ODD ? 512 : 0;
-
-    if (say_plan(l, 0, CAPACITY, e) != 0 ||
-        (l->lie != LIE_KNOWN && say_question(l, at, l->lie == LIE_ASK_TWICE ? 2 : 1, e) != 0))
-        return -1;
-    switch (l->lie) {
-    case LIE_SENT:
-    case LIE_OTHER:
-        return say_block(l, 0, e);
-    case LIE_LEFT:
-        return say_run(l, 0, 1, e);
-    default:
-        return say_known(l, e);
-    }
-}
-
 static int say_end(const struct liar *l, struct err *e)
 {
     struct msg_end end = { .zero_bytes = CAPACITY - BLOCK,
@@ -163,6 +144,21 @@ static int say_end(const struct liar *l, struct err *e)
         end.data_bytes += BLOCK;
     memcpy(end.root, root.b, sizeof end.root);
     return link_send_end(l->link, l->stream, &end, e);
+}
+
+/* A plan and a question about the first block, and what comes of it. */
+static int tell_with_questions(const struct liar *l, struct err *e)
+{
+    uint64_t at = l->lie == LIE_ASK_FAR ? CAPACITY : l->lie == LIE_ASK_ODD ? 512 : 0;
+
+    if (say_plan(l, 0, CAPACITY, e) != 0 ||
+        (l->lie != LIE_KNOWN && say_question(l, at, l->lie == LIE_ASK_TWICE ? 2 : 1, e) != 0))
+        return -1;
+    if ((l->lie == LIE_SENT || l->lie == LIE_OTHER ? say_block(l, 0, e)
+         : l->lie == LIE_LEFT                      ? say_run(l, 0, 1, e)
+                                                   : say_known(l, e)) != 0)
+        return -1;
+    return say_end(l, e); /* whoever has believed it would see another fault than that */
 }
 
 /* One block of data, the rest zeros: a whole disk. */
