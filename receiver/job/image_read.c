@@ -265,8 +265,7 @@ static int put_data(struct reader *r, const struct piece *p, size_t i, size_t at
         .identity = s->ahead != NULL ? &b->identity : NULL,
     };
 
-    if (!b->identity.known)
-        r->d->sent_bytes += to.packed_bytes;
+    r->d->sent_bytes += to.packed_bytes;
     return s->ops->data(s, &to, e);
 }
 

@@ -18,7 +18,6 @@ import measure
 import repo_cases
 import repo_report
 
-WARM_PIECE = bytes(1 << 20)
 GROUPS = ("plain", "sealed", "remote", "blocks", "scale")
 
 
@@ -65,12 +64,7 @@ class Bench:
     # tasks, each by all stores before the next one begins
 
     def warm(self):
-        """Memory that a virtual machine has given back costs whoever comes first (bench.py)."""
-        path = os.path.join(self.work, "warm")
-        with open(path, "wb", buffering=0) as f:
-            for _ in range(os.path.getsize(self.disk) >> 20):
-                f.write(WARM_PIECE)
-        os.unlink(path)
+        cases.warm(self.work, os.path.getsize(self.disk))
 
     def store_all(self, group, stores, task, warm):
         for s in self.turned(stores):

@@ -172,7 +172,8 @@ def make(rows, notes):
             "*whole s* has. CPU is that of all processes. *stored* is the length of all files of "
             "the repository, ours without the reserve of 64 MiB.", ""]
     if any(r["group"] == "blocks" for r in rows):
-        out += ["## Block sizes", ""] + table(BLOCK_HEAD, block_rows(Figures(rows, "blocks"))) + [""]
+        out += ["## Block sizes", ""]
+        out += table(BLOCK_HEAD, block_rows(Figures(rows, "blocks"))) + [""]
     if any(r["group"] == "scale" for r in rows):
         out += ["## A large index", ""]
         out += table(["index", "backup", "s", "CPU s", "RssAnon MiB"],
