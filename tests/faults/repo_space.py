@@ -131,7 +131,8 @@ class Space(RepoFaults, harness.LocalTest):
         path = os.path.join(place, "repo")
         shutil.rmtree(path, ignore_errors=True)
         if op.store is None:
-            return Store(path, ("--repo-password-file", self.one) if "--encrypt" in op.words else ())
+            sealed = "--encrypt" in op.words
+            return Store(path, ("--repo-password-file", self.one) if sealed else ())
         base = self.bases["plain" if op.store in ("plain", "unindexed") else "sealed"]
         subprocess.run(["cp", "-a", "--sparse=" + ("never" if reserve else "always"), base.path,
                         path], check=True)
@@ -375,8 +376,8 @@ class Places(Space):
 
     test_full_disk = test_full_state_directory = test_calls = None
 
-    READERS = (("list",), ("check",), ("check", "--read-data"), ("stats",), ("diff", "web@3", "web@4"),
-               ("restore", "web@3", "--output", "OUT"), ("forget", "web@3", "--dry-run"),
+    READERS = (("list",), ("check",), ("check", "--read-data"), ("stats",),
+               ("diff", "web@3", "web@4"), ("restore", "web@3", "--output", "OUT"), ("forget", "web@3", "--dry-run"),
                ("prune", "--dry-run"), ("list", "web"))
     WRITERS = (("backup", "--file", "web=IMAGE"), ("backup", "--file", "new=IMAGE"),
                ("forget", "web@3"), ("forget", "web@4"), ("forget", "web@3", "--pin"), ("prune",),
@@ -463,6 +464,4 @@ if __name__ == "__main__":
     # With sanitizers: no search for leaks below strace.
     os.environ["ASAN_OPTIONS"] = ":".join(filter(None, (
         os.environ.get("ASAN_OPTIONS"), "detect_leaks=0")))
-    Places.few = False
-    unittest.TestCase.maxDiff = None
     tool.main(Space, __doc__, few=(False, "the short form"))
