@@ -377,8 +377,8 @@ class Places(Space):
     test_full_disk = test_full_state_directory = test_calls = None
 
     READERS = (("list",), ("check",), ("check", "--read-data"), ("stats",),
-               ("diff", "web@3", "web@4"), ("restore", "web@3", "--output", "OUT"), ("forget", "web@3", "--dry-run"),
-               ("prune", "--dry-run"), ("list", "web"))
+               ("diff", "web@3", "web@4"), ("restore", "web@3", "--output", "OUT"),
+               ("forget", "web@3", "--dry-run"), ("prune", "--dry-run"), ("list", "web"))
     WRITERS = (("backup", "--file", "web=IMAGE"), ("backup", "--file", "new=IMAGE"),
                ("forget", "web@3"), ("forget", "web@4"), ("forget", "web@3", "--pin"), ("prune",),
                ("rebuild-index",))
