@@ -152,7 +152,8 @@ class RepoKillLoop(RepoFaults, harness.HostTest):
 
     def job_prune(self, store):
         wait = self.rng.choice((WAIT, WAIT, WAIT, "0s"))
-        return Job("prune", self.rng.randrange(2), self.words_on(store, "prune", "--lock-wait", wait))
+        return Job("prune", self.rng.randrange(2), self.words_on(
+            store, "prune", "--lock-wait", wait))
 
     def job_rebuild_index(self, store):
         return Job("rebuild-index", self.rng.randrange(2), self.words_on(

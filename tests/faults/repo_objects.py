@@ -13,7 +13,6 @@ files, caches and lock files.
 import collections
 import os
 import shutil
-import unittest
 
 import tool
 from repo_faults import KB, MB, RepoFaults, Store, harness
@@ -205,5 +204,4 @@ class Objects(RepoFaults, harness.LocalTest):
 
 
 if __name__ == "__main__":
-    unittest.TestCase.maxDiff = None
     tool.main(Objects, __doc__, few=(False, "one file in twelve"))

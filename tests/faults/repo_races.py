@@ -163,10 +163,10 @@ class Races(RepoFaults, harness.LocalTest):
         self.assertEqual(len(there), 2)
         log = self.path("strace")
         self.state = self.machines[1]
-        done = subprocess.run(["strace", "-f", "-qq", "-y", "-e", "trace=fsync,renameat,renameat2", "-o",
-                               log, *self.command(*self.words_on(
-                                   self.there, "backup", "--file", "web=" + self.a))],
-                              check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        words = self.command(*self.words_on(self.there, "backup", "--file", "web=" + self.a))
+        done = subprocess.run(["strace", "-f", "-qq", "-y", "-e",
+                               "trace=fsync,renameat,renameat2", "-o", log, *words], check=True,
+                              stdin=subprocess.DEVNULL, capture_output=True)
         r = harness.Result(done.returncode, done.stdout.decode(), done.stderr.decode())
         with open(log, encoding="utf-8") as f:
             calls = f.read().splitlines()

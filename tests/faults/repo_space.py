@@ -59,7 +59,7 @@ class Space(RepoFaults, harness.LocalTest):
         if Space.made is None:
             self.prepare()
             Space.made = self.__dict__.copy()
-        for name in ("one", "two", "key", "a", "b", "bases", "phrase_slot", "ops"):
+        for name in ("one", "two", "key", "a", "b", "bases", "phrase_slot", "ops", "good_state"):
             setattr(self, name, Space.made[name])
 
     def tearDown(self):
@@ -72,6 +72,7 @@ class Space(RepoFaults, harness.LocalTest):
         """In a folder that outlives the test."""
         was, self.work = self.work, tempfile.mkdtemp(prefix="vmferry-space-")
         unittest.addModuleCleanup(shutil.rmtree, self.work)
+        machine, self.machines[0] = self.machines[0], self.path("state")
         self.one, self.two = self.secret("one", "first phrase"), self.secret("two", "second")
         self.a = self.disk("a", 4 * MB, pieces=[(0, 2 * MB)])
         self.b = self.disk("b", 2 * MB, 2, [(0, MB)])
@@ -118,6 +119,10 @@ class Space(RepoFaults, harness.LocalTest):
             "key-remove": Op("key", "remove", self.phrase_slot, store="sealed"),
             "key-export": Op("key", "export", "OUT", store="sealed"),
         }
+        # With a cache of each, so that a command makes the same calls each time.
+        for store in self.bases.values():
+            self.on(store, "list")
+        self.good_state, self.machines[0] = self.machines[0], machine
         self.work = was
 
     def add(self, store, vm, image):
@@ -131,7 +136,8 @@ class Space(RepoFaults, harness.LocalTest):
         path = os.path.join(place, "repo")
         shutil.rmtree(path, ignore_errors=True)
         if op.store is None:
-            return Store(path, ("--repo-password-file", self.one) if "--encrypt" in op.words else ())
+            sealed = "--encrypt" in op.words
+            return Store(path, ("--repo-password-file", self.one) if sealed else ())
         base = self.bases["plain" if op.store in ("plain", "unindexed") else "sealed"]
         subprocess.run(["cp", "-a", "--sparse=" + ("never" if reserve else "always"), base.path,
                         path], check=True)
@@ -152,6 +158,10 @@ class Space(RepoFaults, harness.LocalTest):
         if op.store is None:
             return [words[0], "--json", "--repo", store.path, *words[1:]]
         return self.words_on(store, *words)
+
+    def fresh_state(self):
+        self.remove(self.machines[0])
+        shutil.copytree(self.good_state, self.machines[0])
 
     def run_op(self, op, store, out, prefix=()):
         self.state = self.machines[0]
@@ -330,6 +340,7 @@ class Space(RepoFaults, harness.LocalTest):
             if "from write" in what and n > 12:
                 break           # each of them is the first one that fails
             store, out, log = self.fresh(op, self.work, False), self.path("out"), self.path("log")
+            self.fresh_state()
             message = "seed %d: %s, %s number %d" % (self.seed, name, what, n)
             r = self.run_op(op, store, out, [
                 "strace", "-f", "-qq", "-y", "-o", log, "-e", "trace=" + calls,
@@ -375,9 +386,9 @@ class Places(Space):
 
     test_full_disk = test_full_state_directory = test_calls = None
 
-    READERS = (("list",), ("check",), ("check", "--read-data"), ("stats",), ("diff", "web@3", "web@4"),
-               ("restore", "web@3", "--output", "OUT"), ("forget", "web@3", "--dry-run"),
-               ("prune", "--dry-run"), ("list", "web"))
+    READERS = (("list",), ("check",), ("check", "--read-data"), ("stats",),
+               ("diff", "web@3", "web@4"), ("restore", "web@3", "--output", "OUT"),
+               ("forget", "web@3", "--dry-run"), ("prune", "--dry-run"), ("list", "web"))
     WRITERS = (("backup", "--file", "web=IMAGE"), ("backup", "--file", "new=IMAGE"),
                ("forget", "web@3"), ("forget", "web@4"), ("forget", "web@3", "--pin"), ("prune",),
                ("rebuild-index",))
@@ -463,6 +474,4 @@ if __name__ == "__main__":
     # With sanitizers: no search for leaks below strace.
     os.environ["ASAN_OPTIONS"] = ":".join(filter(None, (
         os.environ.get("ASAN_OPTIONS"), "detect_leaks=0")))
-    Places.few = False
-    unittest.TestCase.maxDiff = None
     tool.main(Space, __doc__, few=(False, "the short form"))
