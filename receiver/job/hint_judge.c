@@ -32,7 +32,7 @@ bool hint_doubt_before(const struct retained *r, const struct hint_view *v, char
     int64_t most = r->uptime / 2 < HINT_BOOT_SECONDS ? r->uptime / 2 : HINT_BOOT_SECONDS;
 
     if (strcmp(r->store_id, v->head->store_id) != 0)
-        return doubt(why, "the snapshot is kept for another store");
+        return doubt(why, "the snapshot was kept for another store");
     if (v->head->generation != r->generation ||
         strcmp(v->head->generation_id, r->generation_id) != 0)
         return doubt(why,

@@ -137,6 +137,13 @@ static void check_record(struct retain *k)
         k->usable = true;
 }
 
+/* A store that was made anew where the one before was, by its absolute path: its record says
+ * nothing any more, but nobody else waits for the snapshot. */
+static bool is_same_place(const struct retain *k, const struct journal_entry *entry)
+{
+    return strstr(entry->store, " /") != NULL && strcmp(entry->store, k->job->job->store_name) == 0;
+}
+
 /* Whose is the kept snapshot, and may this run keep one? */
 static void settle_owner(struct retain *k, size_t count)
 {
@@ -156,7 +163,7 @@ static void settle_owner(struct retain *k, size_t count)
                         name);
         return;
     }
-    k->ours = strcmp(k->record.store_id, k->head.store_id) == 0;
+    k->ours = strcmp(k->record.store_id, k->head.store_id) == 0 || is_same_place(k, entry);
     k->keeps = wanted && k->ours;
     if (wanted && !k->ours)
         log_note("%s: the snapshot kept for %s stays, so none is kept for this store", name,
@@ -279,14 +286,21 @@ int retain_judge(struct retain *k, struct vm_read *r, struct err *e)
     return rc;
 }
 
-bool retain_is_wrong(const struct retain *k, const struct vm_read *r, const struct err *why)
+enum retain_fault retain_fault(const struct retain *k, const struct vm_read *r,
+                               const struct err *why)
 {
-    bool wrong = false;
-
+    if (k->used == 0)
+        return RETAIN_NONE;
     for (size_t i = 0; i < r->disk_count; i++)
-        wrong |= r->disks[i].transfer.since != NULL && r->disks[i].transfer.hint_wrong;
-    /* Roots that differ, too: what is said to be kept is a part of them. */
-    return k->used > 0 && (wrong || why->code == ERR_CORRUPT);
+        if (r->disks[i].transfer.since != NULL && r->disks[i].transfer.hint_wrong)
+            return RETAIN_WRONG;
+    return why->code == ERR_CORRUPT ? RETAIN_MAYBE : RETAIN_NONE;
+}
+
+void retain_drop(struct retain *k)
+{
+    k->usable = false;
+    k->used = 0;
 }
 
 void retain_distrust(struct retain *k)
@@ -295,12 +309,10 @@ void retain_distrust(struct retain *k)
     struct err e;
 
     log_warning("%s: what was written since the kept snapshot is not all that has changed: this "
-                "host's change hints are not used any more, and its disks are read again, whole",
+                "host's change hints are not used any more",
                 k->job->vm->name);
     if (hints_turn_off(state_fd(state), HINT_CHANGES, k->job->host->uuid, &e) != 0)
         log_warning("%s: %s", state_dir(state), e.text);
-    k->usable = false;
-    k->used = 0;
 }
 
 enum change_source retain_source(const struct retain *k, const struct vm_read *r, bool first)

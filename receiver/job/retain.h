@@ -59,10 +59,18 @@ const char *retain_token(const struct retain *k);
  */
 int retain_judge(struct retain *k, struct vm_read *r, struct err *e);
 
-/* Has the transfer failed because the hint is wrong? */
-bool retain_is_wrong(const struct retain *k, const struct vm_read *r, const struct err *why);
+/*
+ * Has the transfer failed because the hint is wrong?  RETAIN_MAYBE: the roots differ, of which what
+ * is said to be kept is a part; whether that was it shows when everything is read.
+ */
+enum retain_fault { RETAIN_NONE, RETAIN_MAYBE, RETAIN_WRONG };
+enum retain_fault retain_fault(const struct retain *k, const struct vm_read *r,
+                               const struct err *why);
 
-/* It was: the user is warned, and this host's change hints are off from now on. */
+/* The hint is not used in this run any more. */
+void retain_drop(struct retain *k);
+
+/* It was wrong: the user is warned, and this host's change hints are off from now on. */
 void retain_distrust(struct retain *k);
 
 /* How the changes were found. */

@@ -248,9 +248,12 @@ out:
  * The change hint was wrong.  What has come is told against what it claimed, so the store begins
  * anew, and every disk is read whole, below the same snapshot.
  */
-static int transfer_whole(struct work *w, struct err *e)
+static int transfer_whole(struct work *w, enum retain_fault fault, struct err *e)
 {
-    retain_distrust(&w->retain);
+    if (fault == RETAIN_WRONG)
+        retain_distrust(&w->retain);
+    log_warning("%s: %s; its disks are read again, whole", w->job->vm->name, e->text);
+    retain_drop(&w->retain);
     close_sinks(w);
     w->ops->close(w->store);
     w->store = NULL;
@@ -258,17 +261,22 @@ static int transfer_whole(struct work *w, struct err *e)
         return -1;
     w->retain.store = w->store;
     step(w, "reading everything again");
-    return vm_read_again(&w->read, e) == 0 && open_sinks(w, e) == 0 &&
-                   vm_read_transfer(&w->read, e) == 0
-               ? 0
-               : -1;
+    if (vm_read_again(&w->read, e) != 0 || open_sinks(w, e) != 0 ||
+        vm_read_transfer(&w->read, e) != 0)
+        return -1;
+    if (fault == RETAIN_MAYBE)
+        retain_distrust(&w->retain);
+    return 0;
 }
 
 static int transfer(struct work *w, struct err *e)
 {
+    enum retain_fault fault;
+
     if (open_sinks(w, e) == 0 && vm_read_transfer(&w->read, e) == 0)
         return 0;
-    return retain_is_wrong(&w->retain, &w->read, e) ? transfer_whole(w, e) : -1;
+    fault = retain_fault(&w->retain, &w->read, e);
+    return fault != RETAIN_NONE ? transfer_whole(w, fault, e) : -1;
 }
 
 /* From the agent's place to the published commit record. */

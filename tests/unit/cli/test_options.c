@@ -52,6 +52,8 @@ static void without_options_the_defaults_hold(void **state)
     assert_string_equal(o.operands[2], "/srv");
     assert_int_equal(o.lock_wait_s, 600);
     assert_int_equal(o.max_snapshot_age_s, 86400);
+    assert_false(o.retain_snapshot);
+    assert_int_equal(o.max_retained_age_s, 8 * 86400);
     assert_int_equal(o.stall_timeout_s, 600);
     assert_true(o.min_free.is_share);
     assert_int_equal(o.min_free.percent, 10);
@@ -113,7 +115,8 @@ static void every_value_is_taken(void **state)
     assert_string_equal(o.agent_file, "a");
     assert_int_equal(parse("mirror --keep 0 --full --compress 19 --quiesce require --exclude-disk "
                            "scsi0:1 --exclude-disk nvme0:0 --max-snapshot-age 2h --min-free 5G "
-                           "--stall-timeout 30s --agent-dir '[ds 1] dir' --yes"),
+                           "--stall-timeout 30s --agent-dir '[ds 1] dir' --yes --retain-snapshot "
+                           "--max-retained-age 3d"),
                      0);
     assert_int_equal(o.compress, 19);
     assert_true(o.full && o.yes);
@@ -121,6 +124,8 @@ static void every_value_is_taken(void **state)
     assert_int_equal(o.exclude_count, 2);
     assert_string_equal(o.exclude[1], "nvme0:0");
     assert_int_equal(o.max_snapshot_age_s, 7200);
+    assert_true(o.retain_snapshot);
+    assert_int_equal(o.max_retained_age_s, 3 * 86400);
     assert_false(o.min_free.is_share);
     assert_int_equal(o.stall_timeout_s, 30);
     assert_string_equal(o.agent_dir, "[ds 1] dir");
