@@ -149,7 +149,7 @@ class Places(Between):
         self.ready()
         self.step("moved", "digest", self.move)
         if harness.ALL:
-            self.step("registered anew in its place", "retained-snapshot", self.register)
+            self.step("registered anew in its place", "digest", self.register)
         self.step("grown", "digest", self.grow)
         self.step("another disk under its name", "digest", self.replace)
 

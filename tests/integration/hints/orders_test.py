@@ -103,6 +103,7 @@ class Orders(harness.HintTest):
         if moment == READING:
             self.knob("read-fault", "")
         self.assertIn(r.code, (0,) if name == "writes" else (0, *FAILED), str(r))
+        self.assert_believed(r)
         if self.newest() > old:
             self.assert_images()
         else:

@@ -51,7 +51,6 @@ class Repository(harness.HintTest, repo.HostTest):
         self.guest_writes()
         self.run_retained()
 
-    @harness.by_hand
     def test_newest_forgotten(self):
         """The store's head is older than the record: no hint."""
         self.ready()
