@@ -73,11 +73,6 @@ void hub_free(struct hub *h)
     free(h);
 }
 
-unsigned hub_workers(const struct hub *h)
-{
-    return h->config.workers;
-}
-
 struct pool *hub_pool(struct hub *h)
 {
     return h->pool;

@@ -73,7 +73,6 @@ int hub_new(struct hub **out, const struct hub_config *config, struct err *e);
 /* End all streams and links, join all threads, free.  NULL is allowed. */
 void hub_free(struct hub *h);
 
-unsigned hub_workers(const struct hub *h);
 struct pool *hub_pool(struct hub *h);
 
 /*
@@ -132,7 +131,6 @@ void stream_end(struct stream *st);
 /* Find streams that have ended, for an owner that serves them from the loop thread; NULL if none.
  */
 struct stream *hub_ended_stream(struct hub *h);
-void *stream_walk(const struct stream *st);
 uint32_t stream_id(const struct stream *st);
 
 /* --- for walks, from their step --- */

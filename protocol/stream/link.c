@@ -466,8 +466,3 @@ uint64_t link_spoke_ms(struct link *l)
     pthread_mutex_unlock(&l->out_lock);
     return ms;
 }
-
-uint64_t link_received_bytes(const struct link *l)
-{
-    return l->received_bytes;
-}

@@ -120,7 +120,4 @@ bool link_is_late(const struct link *l, uint64_t now_ms, uint64_t patience_ms);
 uint64_t link_heard_ms(const struct link *l);
 uint64_t link_spoke_ms(struct link *l);
 
-/* Bytes of records so far. */
-uint64_t link_received_bytes(const struct link *l);
-
 #endif

@@ -308,11 +308,6 @@ struct stream *hub_ended_stream(struct hub *h)
     return found;
 }
 
-void *stream_walk(const struct stream *st)
-{
-    return st->walk;
-}
-
 uint32_t stream_id(const struct stream *st)
 {
     return st->id;

@@ -36,16 +36,6 @@ void log_set_level(enum log_level level)
     pthread_mutex_unlock(&log_state.lock);
 }
 
-bool log_shows(enum log_level level)
-{
-    bool shows;
-
-    pthread_mutex_lock(&log_state.lock);
-    shows = level <= log_state.level;
-    pthread_mutex_unlock(&log_state.lock);
-    return shows;
-}
-
 int log_open_file(const char *path, struct err *e)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);

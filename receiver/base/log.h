@@ -22,7 +22,6 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_NOTE, LOG_INFO, LOG_DEBUG };
 
 /* The highest level that standard error shows; LOG_NOTE until set. */
 void log_set_level(enum log_level level);
-bool log_shows(enum log_level level);
 
 /*
  * Add lines with times to path, made 0600 where it is missing.  0, or -1 with the system's reason.

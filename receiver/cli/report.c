@@ -89,11 +89,6 @@ int report_open(struct report **out, const struct report_options *options, struc
     return 0;
 }
 
-bool report_is_json(const struct report *r)
-{
-    return r->o.json;
-}
-
 void report_close(struct report *r)
 {
     if (r == NULL)

@@ -29,7 +29,6 @@ struct report_options {
 
 /* Also takes the log's observer (log.h).  0, or -1 with ERR_SYSTEM. */
 int report_open(struct report **out, const struct report_options *options, struct err *e);
-bool report_is_json(const struct report *r);
 void report_close(struct report *r); /* NULL is allowed */
 
 /* A failure: a line on standard error, with vm (may be NULL) in front, and an `error` object. */

@@ -266,14 +266,6 @@ int host_datastores(struct host *h, struct datastore_list *out, struct err *e)
     return err_add(e, "listing the datastores");
 }
 
-const struct datastore *datastore_named(const struct datastore_list *l, const char *name)
-{
-    for (size_t i = 0; i < l->count; i++)
-        if (strcmp(l->items[i].name, name) == 0)
-            return &l->items[i];
-    return NULL;
-}
-
 static const struct datastore *find(const struct datastore_list *l, const char *name, size_t bytes,
                                     bool uuid_too)
 {

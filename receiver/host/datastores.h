@@ -35,8 +35,6 @@ struct datastore_list {
 int host_datastores(struct host *h, struct datastore_list *out, struct err *e);
 void datastore_list_free(struct datastore_list *l);
 
-const struct datastore *datastore_named(const struct datastore_list *l, const char *name);
-
 /* The datastore that a "[name] …" or "/vmfs/volumes/…" path lies in, or NULL. */
 const struct datastore *datastore_of(const struct datastore_list *l, const char *path);
 

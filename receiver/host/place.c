@@ -92,18 +92,6 @@ out:
     return 0;
 }
 
-int place_hash_file(const char *path, char out[65], uint64_t *bytes, struct err *e)
-{
-    struct agent_bytes a;
-
-    if (load(path, &a, e) != 0)
-        return -1;
-    memcpy(out, a.sha256, sizeof a.sha256);
-    *bytes = a.count;
-    free(a.data);
-    return 0;
-}
-
 static const char *first_line(const char *text, char *out, size_t room)
 {
     snprintf(out, room, "%.*s", (int)strcspn(text, "\r\n"), text);

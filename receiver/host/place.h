@@ -75,9 +75,6 @@ int place_wait_ended(struct host *h, const char *folder, struct err *e);
 enum exec_policy { EXEC_ALLOWED, EXEC_REFUSED, EXEC_UNKNOWN };
 int place_exec_policy(struct host *h, enum exec_policy *out, struct err *e);
 
-/* SHA-256 of a local file in hex. */
-int place_hash_file(const char *path, char out[65], uint64_t *bytes, struct err *e);
-
 /* Tell why a trial start failed, from its exit status and error text; reason gets the remedy too.
  */
 enum place_outcome place_judge_start(int status, const char *complaint, char *reason, size_t room);

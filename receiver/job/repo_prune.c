@@ -360,7 +360,9 @@ int repo_prune_finish(struct repo_prune *p, struct repo *r, struct err *e)
     int rc = -1;
 
     p->r = r;
-    if (id_set_new(&p->fresh_nodes, REPO_ID_BYTES, e) != 0 ||
+    /* Nobody else writes now: what is half written is of somebody who died. */
+    if (storage_sweep(repo_storage(r), e) != 0 ||
+        id_set_new(&p->fresh_nodes, REPO_ID_BYTES, e) != 0 ||
         id_set_new(&p->fresh_blocks, LIVE_BLOCK_BYTES, e) != 0 || make_room(p, e) != 0 ||
         mark_all(p, e) != 0 || choose(p, &packs, e) != 0 ||
         repo_partials_drop(r, p->since, &p->facts.removed_partials, e) != 0 ||

@@ -576,11 +576,6 @@ out:
     return rc;
 }
 
-const char *mirror_folder(const struct mirror *m)
-{
-    return m->folder;
-}
-
 uint64_t mirror_newest(const struct mirror *m)
 {
     return m->part ? 0 : m->store.newest.number;

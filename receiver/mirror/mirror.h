@@ -14,7 +14,7 @@
  *     mirror_run_apply      the images become the new generation
  *     mirror_run_end, mirror_close
  *
- * Leaving out commit keeps what is durable for the next run; mirror_run_discard throws it away.
+ * Leaving out commit keeps what is durable for the next run.
  * The program must ignore SIGXFSZ: a file size limit then is ERR_SPACE.
  *
  * Threads: the sinks of one run may be used in parallel, one thread each; everything else belongs
@@ -78,9 +78,6 @@ struct mirror_vm {
 int mirror_open_vm(struct mirror **out, const char *dir, const struct mirror_vm *vm, bool dry_run,
                    const struct mirror_env *env, struct err *e);
 void mirror_close(struct mirror *m); /* NULL is allowed; after mirror_run_end */
-
-/* The path of the VM's folder as the user will see it (also before the first run has ended). */
-const char *mirror_folder(const struct mirror *m);
 
 /* The number of the newest generation; 0 when there is none yet. */
 uint64_t mirror_newest(const struct mirror *m);
@@ -218,9 +215,6 @@ int mirror_run_apply(struct mirror_run *run, struct err *e);
 
 /* Free the run.  Without a commit, what is durable counts as held in the next run. */
 void mirror_run_end(struct mirror_run *run);
-
-/* Throw away what is staged, then free the run.  Only before commit. */
-int mirror_run_discard(struct mirror_run *run, struct err *e);
 
 /*
  * Read a thirtieth of the newest generation's blocks, another one after each run, for at most

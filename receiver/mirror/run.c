@@ -569,25 +569,6 @@ void mirror_run_end(struct mirror_run *run)
     free(run);
 }
 
-int mirror_run_discard(struct mirror_run *run, struct err *e)
-{
-    struct store *s = &run->m->store;
-    int rc = 0;
-
-    assert(!run->committed);
-    for (size_t i = 0; i < run->count && !run->dry; i++) {
-        struct run_disk *d = &run->disks[i];
-
-        if (d->included &&
-            (d->base != NULL ? redo_drop(d, e) : fresh_drop(s, d->state.number, e)) != 0)
-            rc = -1;
-    }
-    if (!run->dry && folder_remove(s->store_fd, LAYOUT_CONFIG_STAGED, e) != 0)
-        rc = -1;
-    mirror_run_end(run);
-    return rc;
-}
-
 int mirror_run_apply(struct mirror_run *run, struct err *e)
 {
     assert(run->committed);

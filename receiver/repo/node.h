@@ -89,9 +89,6 @@ int tree_builder_add_zeros(struct tree_builder *b, uint64_t count, struct err *e
 int tree_builder_add_node(struct tree_builder *b, unsigned level, const struct repo_cell *cell,
                           struct err *e);
 
-/* The cell at the top, when all blocks were added. */
-void tree_builder_top(const struct tree_builder *b, struct repo_cell *out);
-
 /* What stands for the blocks added so far; what it names is put, but not durable by itself. */
 int tree_builder_spine(const struct tree_builder *b, struct tree_spine *out, struct err *e);
 

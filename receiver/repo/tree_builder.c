@@ -193,12 +193,6 @@ int tree_builder_add_node(struct tree_builder *b, unsigned level, const struct r
     return place(b, level, cell, e);
 }
 
-void tree_builder_top(const struct tree_builder *b, struct repo_cell *out)
-{
-    assert(b->position == b->shape.blocks);
-    *out = b->top;
-}
-
 int tree_builder_spine(const struct tree_builder *b, struct tree_spine *out, struct err *e)
 {
     *out = (struct tree_spine){ .position = b->position, .levels = b->shape.levels };

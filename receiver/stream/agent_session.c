@@ -609,8 +609,3 @@ int agent_session_dial(struct agent_session *a, uint32_t *connection, struct err
     *connection = m.connection;
     return 0;
 }
-
-uint64_t agent_session_strangers(struct agent_session *a)
-{
-    return a->listener != NULL ? data_listener_strangers(a->listener) : 0;
-}

@@ -92,7 +92,4 @@ int agent_session_stream_open(struct agent_session *a, uint32_t stream,
  */
 int agent_session_dial(struct agent_session *a, uint32_t *connection, struct err *e);
 
-/* Peers of the data port that could not prove themselves. */
-uint64_t agent_session_strangers(struct agent_session *a);
-
 #endif

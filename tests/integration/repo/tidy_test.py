@@ -63,6 +63,23 @@ class Tidy(LocalTest):
         self.assert_restores("vm0@1", truths["vm0@1"])
         self.assert_restores("vm15@1", truths["vm15@1"])
 
+    def test_what_is_half_written(self):
+        """A writer that died leaves temporaries; a backup does not take them, prune does."""
+        a = self.disk("a", 2 * MB, pieces=[(0, MB)])
+        self.store("web=" + a)
+        left = [os.path.join(folder, ".vmferry-tmp-0123456789abcdef")
+                for folder in (self.repo, os.path.dirname(self.packs()[0]))]
+        for name in left:
+            with open(name, "wb") as f:
+                f.write(b"half")
+        self.store("web=" + a)
+        self.assertEqual([os.path.exists(name) for name in left], [True, True])
+        self.on_repo("prune", "--dry-run")
+        self.assertEqual([os.path.exists(name) for name in left], [True, True])
+        self.on_repo("prune")
+        self.assertEqual([os.path.exists(name) for name in left], [False, False])
+        self.assert_restores("web@1", a)
+
 
 class FullDisk(LocalTest):
     def fill(self, place):
