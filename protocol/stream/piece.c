@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zstd.h>
 
 #include "protocol/base/checked.h"
@@ -30,6 +31,8 @@ struct piece_set {
     unsigned count;
     struct piece pieces[PIECES_MAX];
     ZSTD_CCtx *packers[POOL_WORKERS_MAX]; /* each belongs to one worker */
+    bool asks;                            /* the owner's, like the key, which is set once */
+    uint8_t ask_key[ASK_KEY_BYTES];
 
     pthread_mutex_t lock; /* guards the flags of pieces and all below */
     pthread_cond_t settled;
@@ -136,6 +139,13 @@ void piece_set_pressure(struct piece_set *s, bool waited)
     pthread_mutex_unlock(&s->lock);
 }
 
+void piece_set_ask(struct piece_set *s, const uint8_t key[ASK_KEY_BYTES])
+{
+    s->asks = key != NULL;
+    if (key != NULL)
+        memcpy(s->ask_key, key, sizeof s->ask_key);
+}
+
 struct piece *piece_take(struct piece_set *s, uint64_t offset_bytes, uint64_t end_bytes)
 {
     struct piece *found = NULL;
@@ -225,8 +235,12 @@ static void piece_work(struct job *job, unsigned worker)
         }
         b->digest = digest_of_data(&s->secret, plain, count);
         b->kind = b->known && digest_equal(&b->digest, &b->held) ? PIECE_SAME : PIECE_DATA;
-        if (b->kind == PIECE_DATA)
-            pack(s, worker, level, plain, count, &out, b);
+        if (b->kind != PIECE_DATA)
+            continue;
+        pack(s, worker, level, plain, count, &out, b);
+        b->asked = p->asks;
+        if (p->asks)
+            ask_id_of(s->ask_key, plain, count, b->ask_id);
     }
     /* The stream lives until the set has settled, so it is poked before that. */
     pthread_mutex_lock(&s->lock);
@@ -242,6 +256,7 @@ static void piece_work(struct job *job, unsigned worker)
 void piece_start(struct piece_set *s, struct piece *p, struct stream *stream)
 {
     p->stream = stream;
+    p->asks = s->asks;
     p->job.run = piece_work;
     pthread_mutex_lock(&s->lock);
     s->under_way++;

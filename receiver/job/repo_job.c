@@ -8,6 +8,7 @@
 #include "receiver/base/log.h"
 #include "receiver/host/host.h"
 #include "receiver/host/inventory.h"
+#include "receiver/job/repo_plan.h"
 #include "receiver/job/vm_job.h"
 #include "receiver/repo/repo_care.h"
 #include "receiver/repo/repo_run.h"
@@ -39,6 +40,19 @@ static void close_repository(void *store)
     free(w);
 }
 
+static int tell_plan(struct work *w, const struct store_disk *given, size_t count, struct err *e)
+{
+    const char **slots = calloc(count > 0 ? count : 1, sizeof *slots);
+
+    if (slots == NULL)
+        return err_sys(e, "getting memory for disks");
+    for (size_t i = 0; i < count; i++)
+        slots[i] = given[i].included ? given[i].slot : NULL;
+    repo_plan_tell(w->run, slots, count, w->job->options->full, w->job->vm->name, w->job->events);
+    free(slots);
+    return 0;
+}
+
 static int begin_repository(void *store, const struct store_disk *given, size_t count, bool *first,
                             struct err *e)
 {
@@ -55,14 +69,12 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
     const struct repo_run_options options = {
         .block_bytes = w->options->block_bytes,
         .no_parent = job->options->full,
+        .only_look = job->options->dry_run,
+        .ask_when = w->options->ask_first,
     };
     struct repo_disk *disks;
     int rc;
 
-    /* A run would take locks and make their files: without one there is nothing to tell. */
-    *first = false;
-    if (job->options->dry_run)
-        return 0;
     disks = calloc(count > 0 ? count : 1, sizeof *disks);
     if (disks == NULL)
         return err_sys(e, "getting memory for disks");
@@ -79,9 +91,42 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
     if (rc != 0)
         return -1;
     *first = repo_run_parent(w->run) == 0;
+    if (job->options->dry_run)
+        return tell_plan(w, given, count, e);
     for (size_t i = 0; i < count; i++)
         if (repo_run_disk(w->run, i)->resumed)
             log_note("%s: %s: an unfinished run is gone on with", job->vm->name, given[i].slot);
+    return 0;
+}
+
+static void head_of_repository(void *store, struct store_head *out)
+{
+    struct work *w = store;
+    char repository[REPO_KEY_HEX_BYTES], vm[REPO_KEY_HEX_BYTES];
+    struct repo_head head;
+
+    repo_run_head(w->run, &head);
+    repo_key_hex(&head.repository, repository);
+    repo_key_hex(&head.vm, vm);
+    *out = (struct store_head){ .generation = head.number, .next = head.next };
+    snprintf(out->store_id, sizeof out->store_id, "repository:%s/%s", repository, vm);
+    if (head.number > 0)
+        repo_key_hex(&head.key, out->generation_id);
+}
+
+static bool repository_holds(void *store, size_t index, struct digest *root)
+{
+    struct work *w = store;
+
+    return repo_run_held(w->run, index, root);
+}
+
+static int unstage_repository(void *store, size_t index, struct err *e)
+{
+    struct work *w = store;
+
+    (void)e;
+    repo_run_unstage(w->run, index);
     return 0;
 }
 
@@ -169,6 +214,9 @@ static void complete_repository(void *store, struct vm_result *v)
 static const struct vm_store repository_store = {
     .open = open_repository,
     .begin = begin_repository,
+    .head = head_of_repository,
+    .held = repository_holds,
+    .unstage = unstage_repository,
     .sink = repository_sink,
     .file = put_file,
     .commit = commit_repository,

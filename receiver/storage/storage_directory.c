@@ -175,6 +175,46 @@ out:
     return rc;
 }
 
+/*
+ * The same, and of all folders above: one of them may have been made by a process that died before
+ * it was durable.
+ */
+static int note_path(struct directory *d, const char *name, int folder, struct err *e)
+{
+    char part[STORAGE_NAME_ROOM];
+    size_t end;
+
+    if (note_dirty(d, name, folder, e) != 0)
+        return -1;
+    snprintf(part, sizeof part, "%s", name);
+    while ((end = leaf_of(part)) > 0) {
+        int fd, rc;
+
+        part[end - 1] = 0;
+        fd = open_folder(d, part, leaf_of(part), false, e);
+        if (fd < 0)
+            return -1;
+        rc = note_dirty(d, part, fd, e);
+        io_drop(&fd);
+        if (rc != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int file_adopt(struct storage *s, const char *name, struct err *e)
+{
+    struct directory *d = directory_of(s);
+    int folder = open_folder(d, name, leaf_of(name), false, e);
+    int rc;
+
+    if (folder < 0)
+        return folder == -2 ? 0 : -1;
+    rc = note_path(d, name, folder, e);
+    io_drop(&folder);
+    return rc;
+}
+
 static int file_barrier(struct storage *s, struct err *e)
 {
     struct directory *d = directory_of(s);
@@ -182,7 +222,7 @@ static int file_barrier(struct storage *s, struct err *e)
 
     pthread_mutex_lock(&d->lock);
     if (d->poisoned)
-        rc = err_set(e, ERR_SOURCE, "an earlier write to the disk failed");
+        rc = err_set(e, ERR_SYSTEM, "an earlier write to the disk failed");
     else
         rc = sync_all(d, e);
     pthread_mutex_unlock(&d->lock);
@@ -247,7 +287,7 @@ static int file_publish(struct storage_upload *base, struct err *e)
     int rc = publish_commit_later(&u->file, u->name + leaf_of(u->name), u->written, PUBLISH_NEW, e);
 
     if (rc == 0)
-        rc = note_dirty(d, u->name, u->folder, e);
+        rc = note_path(d, u->name, u->folder, e);
     if (rc != 0)
         err_add(e, "object %s", u->name);
     file_drop(base);
@@ -340,7 +380,7 @@ static int file_remove(struct storage *s, const char *name, struct err *e)
     if (unlinkat(folder, name + leaf_of(name), 0) == 0)
         rc = note_dirty(d, name, folder, e);
     else if (errno != ENOENT)
-        rc = err_sys(e, "removing it");
+        rc = err_sys_write(e, "removing it");
     else
         rc = check_root(d, e);
     open_files_forget(&d->files, name);
@@ -583,7 +623,7 @@ int directory_new(struct storage **out, int root, const char *path, struct err *
                                             file_read,  file_size,   file_list,    file_next,
                                             file_end,   file_remove, file_barrier, file_lock,
                                             file_proof, file_unlock, file_room,    file_sweep,
-                                            file_close };
+                                            file_close, file_adopt };
     struct directory *d = calloc(1, sizeof *d);
 
     if (d != NULL)

@@ -178,6 +178,34 @@ static void a_cut_run_goes_on(void **state)
     assert_int_equal(on2.changed, 3 * BLOCK);
 }
 
+/* As before a change hint: the VM has left the state that the cut run stored. */
+static void what_a_cut_run_left_can_be_forgotten(void **state)
+{
+    struct fixture *f = *state;
+    struct disk *d = add_disk(f), was;
+    struct backup one = { 0 }, cut = { .walk.stop_at = 11 }, two = { .walk.unstage = true },
+                  three = { 0 };
+
+    make_repo(f->s, NULL);
+    assert_backed_up(f, &one, 1);
+    assert_false(one.walk.held);
+    disk_copy(&was, d);
+    disk_set(d, 1, 50);
+    disk_set(d, 9, 51);
+    assert_int_equal(back_up(f->s, &f->h, &cut, &f->e), -1);
+    assert_true(cut.walk.held);
+    memcpy(d->data, was.data, d->capacity);
+    disk_set(d, 2, 52);
+    assert_backed_up(f, &two, 2);
+    assert_true(two.walk.resumed);
+    assert_int_equal(two.walk.sent, 1);
+    assert_int_equal(two.changed, BLOCK);
+    assert_true(digest_equal(&two.walk.held_root, &cut.walk.held_root));
+    assert_backed_up(f, &three, 3);
+    assert_false(digest_equal(&three.walk.held_root, &cut.walk.held_root));
+    free(was.data);
+}
+
 static void a_run_without_commit_is_held_whole(void **state)
 {
     struct fixture *f = *state;
@@ -626,6 +654,8 @@ int main(void)
                                         fixture_tear_down),
         cmocka_unit_test_setup_teardown(two_vms_share_blocks, fixture_set_up, fixture_tear_down),
         cmocka_unit_test_setup_teardown(a_cut_run_goes_on, fixture_set_up, fixture_tear_down),
+        cmocka_unit_test_setup_teardown(what_a_cut_run_left_can_be_forgotten, fixture_set_up,
+                                        fixture_tear_down),
         cmocka_unit_test_setup_teardown(a_run_without_commit_is_held_whole, fixture_set_up,
                                         fixture_tear_down),
         cmocka_unit_test_setup_teardown(disks_grow_and_shrink, fixture_set_up, fixture_tear_down),

@@ -360,7 +360,7 @@ static void a_failed_barrier_is_never_believed_again(void **state)
     fault_arm(1, FAULT_ERROR, EIO, false);
     assert_int_equal(storage_barrier(f->s, &f->e), -1);
     fault_disarm();
-    assert_int_equal(f->e.code, ERR_SOURCE);
+    assert_int_equal(f->e.code, ERR_SYSTEM);
     assert_int_equal(storage_barrier(f->s, &f->e), -1);
 }
 
