@@ -43,13 +43,11 @@ static int look_back(struct vmdk_chain *c, const char *place, uint32_t block_byt
                      struct source **out, struct err *e)
 {
     uint64_t random[SINCE_CHECKS];
-    size_t index;
 
     if (!block_size_valid(block_bytes))
         err_set(e, ERR_PEER, "a hint in blocks of %u bytes", (unsigned)block_bytes);
-    else if (vmdk_chain_find(c, place, &index, e) == 0 &&
-             crypto_random(random, sizeof random, e) == 0 &&
-             vmdk_since_new(out, c, index, block_bytes, random, e) == 0)
+    else if (crypto_random(random, sizeof random, e) == 0 &&
+             vmdk_since_place(out, c, place, block_bytes, random, e) == 0)
         return 0;
     vmdk_chain_close(c);
     return -1;

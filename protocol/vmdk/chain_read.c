@@ -2,7 +2,8 @@
  * What a chain holds at an offset: each link is asked from the tip down until one knows.
  *
  * The length that is asked for starts small and doubles while the answer stays of one kind, so that
- * a short answer never costs a look at long tables, and a long one few calls.
+ * a short answer never costs a look at long tables, and a long one few calls.  Where a link above
+ * said that it holds nothing, it is not asked again: the links below may need many looks there.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -16,6 +17,14 @@
 #define EXTENT_DATA_MAX (UINT64_C(1) << 30)
 #define EXTENT_EMPTY_MAX (UINT64_C(1) << 37)
 
+/* So many links are remembered; a longer chain is right, too, only slower. */
+enum { ABSENT_LINKS = 40 };
+
+/* Where a walk in ascending order need not ask: link i holds nothing before until[i]. */
+struct absent {
+    uint64_t until[ABSENT_LINKS];
+};
+
 /* Where a run of the chain lies. */
 struct place {
     struct run run;
@@ -23,9 +32,27 @@ struct place {
     const struct slot *slot; /* EXTENT_DATA */
 };
 
-/* The first link that knows the bytes at `at`, and how far its answer goes. */
+/* link_run_at, unless it is known that there is nothing. */
+static int ask_link(struct vmdk_chain *c, size_t index, uint64_t at, uint64_t limit, bool places,
+                    struct absent *absent, struct run *out, const struct slot **slot, struct err *e)
+{
+    if (index < ABSENT_LINKS && at < absent->until[index]) {
+        *out = (struct run){ min_u64(limit, absent->until[index] - at), 0, EXTENT_PARENT };
+        return 0;
+    }
+    if (link_run_at(&c->links[index], at, limit, places, out, slot, e) != 0)
+        return -1;
+    if (index < ABSENT_LINKS && out->kind == EXTENT_PARENT)
+        absent->until[index] = at + out->length_bytes;
+    return 0;
+}
+
+/*
+ * The first link that knows the bytes at `at`, and how far its answer goes.  absent is empty at the
+ * first call of a walk.
+ */
 static int resolve(struct vmdk_chain *c, uint64_t at, uint64_t limit, bool places,
-                   struct place *out, struct err *e)
+                   struct absent *absent, struct place *out, struct err *e)
 {
     *out = (struct place){ .run = { .kind = EXTENT_ZERO } };
     for (size_t i = 0; i < c->link_count; i++) {
@@ -35,7 +62,7 @@ static int resolve(struct vmdk_chain *c, uint64_t at, uint64_t limit, bool place
             break; /* the child is larger than its parent: zeros behind that */
         limit = min_u64(limit, l->info.capacity_bytes - at);
         out->link = l;
-        if (link_run_at(l, at, limit, places, &out->run, &out->slot, e) != 0)
+        if (ask_link(c, i, at, limit, places, absent, &out->run, &out->slot, e) != 0)
             return -1;
         limit = out->run.length_bytes;
         if (out->run.kind != EXTENT_PARENT)
@@ -70,6 +97,7 @@ static int chain_extent_at(struct source *s, uint64_t offset_bytes, struct exten
     struct vmdk_chain *c = (struct vmdk_chain *)s;
     uint64_t left = s->capacity_bytes - offset_bytes, window = WINDOW_FIRST, length = 0;
     enum extent_kind kind = EXTENT_ZERO;
+    struct absent absent = { 0 };
 
     if (check_whole(c, e) != 0)
         return -1;
@@ -77,7 +105,7 @@ static int chain_extent_at(struct source *s, uint64_t offset_bytes, struct exten
         uint64_t asked = min_u64(window, left - length);
         struct place p;
 
-        if (resolve(c, offset_bytes + length, asked, false, &p, e) != 0)
+        if (resolve(c, offset_bytes + length, asked, false, &absent, &p, e) != 0)
             return -1;
         if (length > 0 && p.run.kind != kind)
             break;
@@ -93,6 +121,7 @@ static int chain_read(struct source *s, uint64_t offset_bytes, void *out, size_t
                       struct err *e)
 {
     struct vmdk_chain *c = (struct vmdk_chain *)s;
+    struct absent absent = { 0 };
     uint8_t *to = out;
 
     if (check_whole(c, e) != 0)
@@ -101,7 +130,7 @@ static int chain_read(struct source *s, uint64_t offset_bytes, void *out, size_t
         struct place p;
         size_t step;
 
-        if (resolve(c, offset_bytes, count, true, &p, e) != 0)
+        if (resolve(c, offset_bytes, count, true, &absent, &p, e) != 0)
             return -1;
         step = (size_t)p.run.length_bytes;
         if (p.run.kind != EXTENT_DATA)
@@ -151,8 +180,8 @@ int vmdk_chain_link_extent_at(struct vmdk_chain *c, size_t index, uint64_t offse
 }
 
 /* Does a link above `index` hold the byte at `at`?  *length is how far that answer goes. */
-static int held_above(struct vmdk_chain *c, size_t index, uint64_t at, uint64_t limit, bool *held,
-                      uint64_t *length, struct err *e)
+static int held_above(struct vmdk_chain *c, size_t index, uint64_t at, uint64_t limit,
+                      struct absent *absent, bool *held, uint64_t *length, struct err *e)
 {
     *held = false;
     for (size_t i = 0; i < index; i++) {
@@ -163,7 +192,7 @@ static int held_above(struct vmdk_chain *c, size_t index, uint64_t at, uint64_t 
         if (at >= l->info.capacity_bytes)
             break;
         limit = min_u64(limit, l->info.capacity_bytes - at);
-        if (link_run_at(l, at, limit, false, &r, &slot, e) != 0)
+        if (ask_link(c, i, at, limit, false, absent, &r, &slot, e) != 0)
             return -1;
         limit = r.length_bytes;
         if (r.kind != EXTENT_PARENT) {
@@ -180,6 +209,7 @@ int vmdk_chain_changed_at(struct vmdk_chain *c, size_t index, uint32_t block_byt
 {
     uint64_t capacity = c->source.capacity_bytes, at = offset_bytes, window = WINDOW_FIRST;
     uint64_t start = capacity; /* none yet */
+    struct absent absent = { 0 };
 
     if (check_whole(c, e) != 0)
         return -1;
@@ -187,7 +217,7 @@ int vmdk_chain_changed_at(struct vmdk_chain *c, size_t index, uint32_t block_byt
         uint64_t asked = min_u64(window, capacity - at), length, past;
         bool held;
 
-        if (held_above(c, index, at, asked, &held, &length, e) != 0)
+        if (held_above(c, index, at, asked, &absent, &held, &length, e) != 0)
             return -1;
         window = next_window(window, length == asked);
         if (!held && start != capacity)

@@ -119,3 +119,14 @@ int vmdk_since_new(struct source **out, struct vmdk_chain *c, size_t index, uint
     *out = &s->base;
     return 0;
 }
+
+int vmdk_since_place(struct source **out, struct vmdk_chain *c, const char *place,
+                     uint32_t block_bytes, const uint64_t random[SINCE_CHECKS], struct err *e)
+{
+    size_t index;
+
+    return vmdk_chain_find(c, place, &index, e) == 0 &&
+                   vmdk_since_new(out, c, index, block_bytes, random, e) == 0
+               ? 0
+               : -1;
+}

@@ -30,4 +30,10 @@ enum { SINCE_CHECKS = EXTENT_CHECKS_MAX };
 int vmdk_since_new(struct source **out, struct vmdk_chain *c, size_t index, uint32_t block_bytes,
                    const uint64_t random[SINCE_CHECKS], struct err *e);
 
+/* The same since the link whose descriptor lies at `place` was frozen; ERR_NOT_FOUND: there is
+ * none.
+ */
+int vmdk_since_place(struct source **out, struct vmdk_chain *c, const char *place,
+                     uint32_t block_bytes, const uint64_t random[SINCE_CHECKS], struct err *e);
+
 #endif

@@ -2,10 +2,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "receiver/base/clock.h"
 #include "receiver/base/json.h"
 #include "receiver/base/log.h"
+#include "receiver/base/sizes.h"
 #include "receiver/cli/app.h"
 #include "receiver/cli/commands.h"
 #include "receiver/cli/connect.h"
@@ -42,6 +44,11 @@ static void put_leftover(struct json *j, const struct leftover *l)
         json_time(j, "time", l->created);
     else
         json_null(j, "time");
+    json_text(j, "kept_for", l->store);
+    if (l->store != NULL) {
+        json_time(j, "expires", l->expires);
+        json_number(j, "delta_bytes", l->delta_bytes);
+    }
     json_close(j);
 }
 
@@ -93,24 +100,25 @@ static void tell_reaped(struct app *app, const struct reaped_list *l)
 static int tell_leftovers(const struct leftover_list *l, struct err *e)
 {
     static const struct table_column columns[] = {
-        { "VM", false, true },     { "KIND", false, false },  { "TAKEN", false, false },
-        { "WHOSE", false, false }, { "TOKEN", false, false },
+        { "VM", false, true },     { "KIND", false, false }, { "TAKEN", false, false },
+        { "WHOSE", false, false }, { "SIZE", true, false },  { "TOKEN", false, false },
     };
     struct table *t = NULL;
     int rc = -1;
 
     if (l->count == 0)
         return 0;
-    if (table_new(&t, columns, 5, e) != 0)
+    if (table_new(&t, columns, ARRAY_COUNT(columns), e) != 0)
         goto out;
     for (size_t i = 0; i < l->count; i++) {
         const struct leftover *s = &l->items[i];
-        char time[CLOCK_TEXT_BYTES];
+        char time[CLOCK_TEXT_BYTES], size[SIZE_TEXT_BYTES];
         const char *cells[] = {
             s->vm_name,
             journal_purpose_name(s->purpose),
             s->created > 0 ? clock_format_local(time, s->created) : NULL,
             s->ours ? "ours" : "other",
+            s->store != NULL ? size_text_short(size, s->delta_bytes) : NULL,
             s->token,
         };
 
@@ -146,6 +154,9 @@ static int tell_journal(struct app *app, struct visit *s, struct err *e)
         if (x->kind == JOURNAL_AGENT)
             printf("would remove the agent's folder %s%s\n", x->folder,
                    l.locked[i] ? " (in use now)" : "");
+        else if (x->purpose == JOURNAL_KEEP && !app->options->retained)
+            printf("would leave the snapshot %s of %s, kept for %s, if it is within its limits%s\n",
+                   x->token, x->vm_name, x->store, l.locked[i] ? " (in use now)" : "");
         else
             printf("would look for the %s snapshot %s of %s and remove it%s\n",
                    journal_purpose_name(x->purpose), x->token, x->vm_name,

@@ -74,8 +74,10 @@ int cmd_datastores(struct app *app, struct err *e)
     struct visit s;
     int rc = -1;
 
-    if (visit_begin(&s, app, app->options->operands[0], e) != 0 ||
-        host_datastores(&s.host, &l, e) != 0)
+    if (visit_begin(&s, app, app->options->operands[0], e) != 0)
+        goto out;
+    visit_limits(&s);
+    if (host_datastores(&s.host, &l, e) != 0)
         goto out;
     if (app->options->json)
         print_json(app, &l);

@@ -136,7 +136,10 @@ int cmd_doctor(struct app *app, struct err *e)
     }
     if (try_login(app, &s, &login, &in, e) != 0)
         goto out;
-    if (in && (visit_journal(&s, e) != 0 || doctor_run(&s.host, s.journal, &wish, &rest, e) != 0))
+    if (in)
+        visit_limits(&s);
+    if (in && ((s.journal == NULL && visit_journal(&s, e) != 0) ||
+               doctor_run(&s.host, s.journal, &wish, &rest, e) != 0))
         goto out;
     conclude(app, &login, &rest);
     rc = 0;

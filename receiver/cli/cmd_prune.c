@@ -138,8 +138,35 @@ out:
 
 /* --- rebuild-index --- */
 
+static bool is_damage(enum err_code code)
+{
+    return code == ERR_CORRUPT || code == ERR_FORMAT || code == ERR_LIMIT ||
+           code == ERR_UNSUPPORTED;
+}
+
+/* One damaged pack is no reason to leave the others without index; *first is the first of them. */
+static int rebuild_pack(struct repo *r, const struct repo_pack *pack, uint64_t *made,
+                        struct err *first, struct err *e)
+{
+    struct err why;
+
+    if (pack->indexed && repo_pack_check(r, &pack->key, false, NULL, NULL, &why) == 0)
+        return 0;
+    if (repo_pack_index(r, &pack->key, e) == 0) {
+        ++*made;
+        return 0;
+    }
+    if (!is_damage(e->code))
+        return -1;
+    log_warning("%s", e->text);
+    if (first->code == ERR_NONE)
+        *first = *e;
+    return 0;
+}
+
 static int rebuild(struct repo *r, uint64_t *made, uint64_t *count, struct err *e)
 {
+    struct err first = { .code = ERR_NONE };
     struct repo_pack *packs = NULL;
     size_t n = 0;
     int rc = 0;
@@ -147,18 +174,16 @@ static int rebuild(struct repo *r, uint64_t *made, uint64_t *count, struct err *
     if (repo_packs(r, &packs, &n, e) != 0)
         return -1;
     for (size_t i = 0; i < n && rc == 0; i++) {
-        struct err why;
-
         if (!packs[i].stored)
             continue;
         ++*count;
-        if (packs[i].indexed && repo_pack_check(r, &packs[i].key, false, NULL, NULL, &why) == 0)
-            continue;
-        rc = repo_pack_index(r, &packs[i].key, e);
-        *made += rc == 0;
+        rc = rebuild_pack(r, &packs[i], made, &first, e);
     }
     free(packs);
-    return rc;
+    if (rc != 0 || first.code == ERR_NONE)
+        return rc;
+    *e = first;
+    return -1;
 }
 
 int cmd_rebuild_index(struct app *app, struct err *e)
@@ -169,7 +194,7 @@ int cmd_rebuild_index(struct app *app, struct err *e)
 
     if (repository_open(&r, app, REPO_EXCLUSIVE, false, e) == 0)
         rc = rebuild(r.repo, &made, &count, e);
-    if (rc == 0 && !app->options->json)
+    if (count > 0 && !app->options->json)
         printf("%" PRIu64 " packs looked at, %" PRIu64 " indexes made anew\n", count, made);
     repository_close(&r);
     return rc;

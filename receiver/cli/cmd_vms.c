@@ -171,7 +171,10 @@ int cmd_vms(struct app *app, struct err *e)
     struct visit s;
     int rc = -1;
 
-    if (visit_begin(&s, app, app->options->operands[0], e) != 0 || host_vms(&s.host, &l, e) != 0)
+    if (visit_begin(&s, app, app->options->operands[0], e) != 0)
+        goto out;
+    visit_limits(&s);
+    if (host_vms(&s.host, &l, e) != 0)
         goto out;
     for (size_t i = 0; i < l.problem_count; i++)
         log_warning("VM #%u: %s", l.problems[i].vmid, l.problems[i].text);

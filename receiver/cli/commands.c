@@ -66,17 +66,18 @@ static const struct command commands[] = {
                 "plain sparse images, and removes the snapshot.  The first run reads all "
                 "that is allocated, later ones send only what has changed.  A run that is "
                 "cut goes on where it was.",
-        .examples =
-            "  vmferry mirror esx1 web01 /srv/mirrors\n"
-            "  vmferry mirror esx1 'web*' '#12' /srv/mirrors --keep 7\n"
-            "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n",
+        .examples = "  vmferry mirror esx1 web01 /srv/mirrors\n"
+                    "  vmferry mirror esx1 'web*' '#12' /srv/mirrors --keep 7\n"
+                    "  vmferry mirror esx1 db01 /srv/mirrors --exclude-disk scsi0:1 --bwlimit 40M\n"
+                    "  vmferry mirror esx1 files01 /srv/mirrors --retain-snapshot\n",
         .operands_min = 3,
         .operands_max = MANY,
         .accepts = BIT(OPTION_KEEP) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |
                    BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
                    BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
-                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
-                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_RETAIN_SNAPSHOT) |
+                   BIT(OPTION_MAX_RETAINED_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
+                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_PARALLEL) | BIT(OPTION_YES),
         .run = cmd_mirror,
     },
     {
@@ -145,18 +146,20 @@ static const struct command commands[] = {
                 "the repository, and removes the snapshot.  With --file local images are stored "
                 "instead: equal NAMEs are one VM's disks in order; a name that ends with .vmdk is "
                 "a VMDK chain, every other one a raw image.  A run that is cut goes on where it "
-                "was.",
+                "was.  Over a slow link the host names changed blocks by ids first, and sends only "
+                "those that no generation of it has (--ask-first).",
         .examples =
             "  vmferry backup esx1 web01 'db*' --repo /srv/repo\n"
             "  vmferry backup esx1 web01 --repo /srv/repo --tag before-upgrade\n"
             "  vmferry backup --file old=/vm/a.vmdk --file old=/vm/b.raw --repo /srv/repo\n",
         .operands_max = MANY,
-        .accepts = BIT(OPTION_REPO) | KEYS | BIT(OPTION_FILE) | BIT(OPTION_TAG) |
-                   BIT(OPTION_VOLUME) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |
-                   BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
-                   BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
-                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
-                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+        .accepts =
+            BIT(OPTION_REPO) | KEYS | BIT(OPTION_FILE) | BIT(OPTION_TAG) | BIT(OPTION_VOLUME) |
+            BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) | BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) |
+            BIT(OPTION_BWLIMIT) | BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) |
+            BIT(OPTION_ONLY_DISK) | BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_RETAIN_SNAPSHOT) |
+            BIT(OPTION_MAX_RETAINED_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
+            BIT(OPTION_AGENT_DIR) | BIT(OPTION_PARALLEL) | BIT(OPTION_YES) | BIT(OPTION_ASK_FIRST),
         .needs = BIT(OPTION_REPO),
         .run = cmd_backup,
     },

@@ -12,6 +12,7 @@
 #include "receiver/base/utf8.h"
 #include "receiver/cli/app.h"
 #include "receiver/host/journal.h"
+#include "receiver/host/reaper.h"
 #include "receiver/ssh/libssh2_transport.h"
 #include "receiver/ssh/transport.h"
 
@@ -193,6 +194,24 @@ int visit_journal(struct visit *s, struct err *e)
     struct state *state = s->connection.app->state;
 
     return journal_open(&s->journal, state_fd(state), state_install_id(state), e);
+}
+
+void visit_limits(struct visit *s)
+{
+    const struct reaper_options wish = { .limits = true };
+    struct reaped_list list = { 0 };
+    struct err e;
+
+    if ((s->journal == NULL && visit_journal(s, &e) != 0) ||
+        reaper_run(&s->host, s->journal, &wish, &list, &e) != 0)
+        log_info("kept snapshots: %s", e.text);
+    for (size_t i = 0; i < list.count; i++) {
+        if (list.items[i].kind == REAPED_FAILED)
+            log_warning("%s", list.items[i].text);
+        else
+            log_note("%s", list.items[i].text);
+    }
+    reaped_list_free(&list);
 }
 
 void visit_end(struct visit *s)

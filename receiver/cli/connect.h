@@ -48,6 +48,11 @@ struct visit {
 int visit_begin(struct visit *s, struct app *app, const char *host, struct err *e);
 /* Open the journal in the state directory; needed only by those who put something on the host. */
 int visit_journal(struct visit *s, struct err *e);
+/*
+ * Remove snapshots of ours on this host that were kept and are past their limits; what was done, or
+ * could not be, is said, and stops nothing.  Opens the journal if it is not open.
+ */
+void visit_limits(struct visit *s);
 void visit_end(struct visit *s);
 
 #endif

@@ -67,6 +67,10 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_EXCLUDE_DISK] = { "exclude-disk", 0, "SLOT", "",
                               "leave out a disk (scsi0:1); repeatable" },
     [OPTION_ONLY_DISK] = { "only-disk", 0, "SLOT", "", "take only this disk; repeatable" },
+    [OPTION_RETAIN_SNAPSHOT] = { "retain-snapshot", 0, NULL, NULL,
+                                 "keep the snapshot: the next run reads only changes" },
+    [OPTION_MAX_RETAINED_AGE] = { "max-retained-age", 0, "TIME", "",
+                                  "remove a kept snapshot that is older; 8d" },
     [OPTION_MAX_SNAPSHOT_AGE] = { "max-snapshot-age", 0, "TIME", "",
                                   "give up a run whose snapshot is older; 24h" },
     [OPTION_MIN_FREE] = { "min-free", 0, "SIZE|P%", "", "room to leave on each datastore; 10%" },
@@ -106,9 +110,12 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_MIN_AGE] = { "min-age", 0, "TIME", "", "leave alone what is younger; 0s" },
     [OPTION_TAG] = { "tag", 0, "TAG", "", "give the generation a tag; repeatable" },
     [OPTION_PIN] = { "pin", 0, NULL, NULL, "forget nothing: pin the generations" },
+    [OPTION_ASK_FIRST] = { "ask-first", 0, "WHEN", "auto yes no",
+                           "name blocks first, send new ones: auto, yes or no" },
     [OPTION_UNPIN] = { "unpin", 0, NULL, NULL, "forget nothing: take the pins away" },
     [OPTION_FORCE_DEVICE] = { "force-device", 0, NULL, NULL,
                               "overwrite the block device that --output names" },
+    [OPTION_PARALLEL] = { "parallel", 0, "N", "1 2 3 4 6 8", "work on N VMs at once; 1" },
 };
 
 /* The words of a listed value, the first of which is the default. */
@@ -220,6 +227,8 @@ static int take_choice(struct options *o, enum option_id id, const char *value, 
     static const char *const channels[] = { "auto", "tcp", "ssh" };
     static const char *const securities[] = { "encrypt", "auth" };
     static const char *const quiesce[] = { "try", "require", "no" };
+    static const char *const ask_first[] = { "auto", "yes", "no" };
+    static const uint8_t asking[] = { ASKING_SLOW, ASKING_ALWAYS, ASKING_NEVER };
     int n = 0;
 
     if (id == OPTION_DATA_CHANNEL) {
@@ -230,6 +239,10 @@ static int take_choice(struct options *o, enum option_id id, const char *value, 
         if (choose(&n, value, securities, ARRAY_COUNT(securities), e) != 0)
             return -1;
         o->data.security = (enum data_security)n;
+    } else if (id == OPTION_ASK_FIRST) {
+        if (choose(&n, value, ask_first, ARRAY_COUNT(ask_first), e) != 0)
+            return -1;
+        o->ask_first = asking[n];
     } else {
         if (choose(&n, value, quiesce, ARRAY_COUNT(quiesce), e) != 0)
             return -1;
@@ -246,6 +259,16 @@ static int take_count(uint32_t *out, const char *value, struct err *e)
     if (number_parse(&count, value, 0, KEEP_COUNT_MAX, e) != 0)
         return -1;
     *out = (uint32_t)count;
+    return 0;
+}
+
+static int take_parallel(struct options *o, const char *value, struct err *e)
+{
+    uint64_t count;
+
+    if (number_parse(&count, value, 1, PARALLEL_MAX, e) != 0)
+        return -1;
+    o->parallel = (unsigned)count;
     return 0;
 }
 
@@ -342,6 +365,9 @@ static void take_flag(struct options *o, enum option_id id)
     case OPTION_YES:
         o->yes = true;
         break;
+    case OPTION_RETAIN_SNAPSHOT:
+        o->retain_snapshot = true;
+        break;
     case OPTION_RETAINED:
         o->retained = true;
         break;
@@ -401,11 +427,14 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
         return duration_parse(&o->lock_wait_s, value, e);
     case OPTION_MAX_SNAPSHOT_AGE:
         return duration_parse(&o->max_snapshot_age_s, value, e);
+    case OPTION_MAX_RETAINED_AGE:
+        return duration_parse(&o->max_retained_age_s, value, e);
     case OPTION_STALL_TIMEOUT:
         return duration_parse(&o->stall_timeout_s, value, e);
     case OPTION_DATA_CHANNEL:
     case OPTION_DATA_SECURITY:
     case OPTION_QUIESCE:
+    case OPTION_ASK_FIRST:
         return take_choice(o, id, value, e);
     case OPTION_DATA_LISTEN:
         return data_address_parse(&o->data.listen, value, e);
@@ -417,6 +446,8 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
         return take_block_size(o, value, e);
     case OPTION_COMPRESS:
         return take_compress(o, value, e);
+    case OPTION_PARALLEL:
+        return take_parallel(o, value, e);
     case OPTION_BWLIMIT:
         return rate_parse(&o->bwlimit, value, e);
     case OPTION_EXCLUDE_DISK:
@@ -564,11 +595,14 @@ int options_parse(struct options *out, int argc, char *const *argv, struct err *
     *out = (struct options){
         .lock_wait_s = 600,
         .compress = COMPRESS_AUTO,
+        .ask_first = ASKING_SLOW,
         .max_snapshot_age_s = 86400,
+        .max_retained_age_s = 8 * 86400,
         .min_free = { .is_share = true, .percent = 10 },
         .stall_timeout_s = 600,
         .read_data_k = 1,
         .read_data_n = 1,
+        .parallel = 1,
     };
     if (get_lists(out, argc, e) != 0)
         return -1;

@@ -51,7 +51,9 @@ enum option_id {
     OPTION_QUIESCE,
     OPTION_EXCLUDE_DISK,
     OPTION_ONLY_DISK,
+    OPTION_RETAIN_SNAPSHOT,
     OPTION_MAX_SNAPSHOT_AGE,
+    OPTION_MAX_RETAINED_AGE,
     OPTION_MIN_FREE,
     OPTION_STALL_TIMEOUT,
     OPTION_AGENT_DIR,
@@ -84,6 +86,8 @@ enum option_id {
     OPTION_PIN,
     OPTION_UNPIN,
     OPTION_FORCE_DEVICE,
+    OPTION_PARALLEL,
+    OPTION_ASK_FIRST,
     OPTION_COUNT
 };
 
@@ -111,17 +115,21 @@ struct options {
     uint32_t keep;
     uint32_t block_bytes; /* of new disks; 0: the default */
     bool dry_run, full, yes, retained;
-    uint8_t compress; /* COMPRESS_AUTO, 0 for none, or a level */
-    uint64_t bwlimit; /* 0: none */
+    uint8_t compress;  /* COMPRESS_AUTO, 0 for none, or a level */
+    uint64_t bwlimit;  /* 0: none */
+    uint8_t ask_first; /* enum asking_when */
     enum snapshot_quiesce quiesce;
     const char **exclude, **only; /* slots */
     size_t exclude_count, only_count;
     uint64_t max_snapshot_age_s;   /* 86400 */
+    bool retain_snapshot;
+    uint64_t max_retained_age_s; /* 691200 */
     struct size_or_share min_free; /* 10 % */
     uint64_t stall_timeout_s;      /* 600 */
     const char *mirror, *output, *foreign;
     const char *repo, *repo_password_file, *repo_password_command, *key_file, *new_password_file;
     bool encrypt, append_only, pin, unpin, force_device;
+    unsigned parallel;  /* VMs at once; 1 */
     const char **files; /* NAME=DISK */
     size_t file_count;
     struct keep_policy keep_policy; /* its tags are keep_tags */

@@ -42,10 +42,14 @@ int run_options_fill(struct run_options *out, struct connection *c, char agent[A
         .exclude = { o->exclude, o->exclude_count },
         .only = { o->only, o->only_count },
         .max_snapshot_age_s = o->max_snapshot_age_s,
+        .retain_snapshot = o->retain_snapshot,
+        .max_retained_age_s = o->max_retained_age_s,
+        .max_retained_age_given = (o->given & OPTION_BIT(OPTION_MAX_RETAINED_AGE)) != 0,
         .min_free = o->min_free,
         .stall_timeout_s = o->stall_timeout_s,
         .ask = secret_can_ask() ? ask : NULL,
         .ask_context = c->app,
+        .parallel = o->parallel,
     };
     if (agent_find(o->agent_file, agent, e) == 0)
         return 0;

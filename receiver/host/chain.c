@@ -19,6 +19,7 @@ struct planner {
     enum vm_power power; /* now */
     enum chain_way way;
     bool with_snapshot;
+    bool any_tip; /* whatever lies right below the live link is what the snapshot froze */
 };
 
 static void disk_free(struct chain_disk *d)
@@ -137,7 +138,7 @@ static int plan_covered(const struct planner *p, const struct vm_disk *disk,
 {
     if (!p->with_snapshot)
         return plan_links(p, disk, disk->file, 0, CHAIN_READ, out, e);
-    if (disk->parent_count == 0 || strcmp(disk->parents[0], before->file) != 0)
+    if (disk->parent_count == 0 || (!p->any_tip && strcmp(disk->parents[0], before->file) != 0))
         return err_set(
             e, ERR_SOURCE,
             "disk %s is %s now, which does not stand on %s: our snapshot is not directly "
@@ -220,10 +221,10 @@ static int plan_disks(const struct planner *p, const struct vm_disks *now, struc
     return 0;
 }
 
-int chain_plan_read(struct host *h, const struct vm *vm, const struct snapshot *snapshot,
-                    const struct datastore_list *stores, struct chain_plan *out, struct err *e)
+static int plan(struct planner *p, struct chain_plan *out, struct err *e)
 {
-    struct planner p = { .h = h, .vm = vm, .stores = stores, .with_snapshot = snapshot != NULL };
+    struct host *h = p->h;
+    const struct vm *vm = p->vm;
     struct vm_disks disks = { 0 };
     struct vm now = { 0 };
     char why[300];
@@ -233,17 +234,17 @@ int chain_plan_read(struct host *h, const struct vm *vm, const struct snapshot *
     if (host_vm_same(h, vm, e) != 0 || host_vm(h, vm->vmid, &now, e) != 0 ||
         host_vm_disks(h, vm->vmid, &disks, e) != 0)
         goto out;
-    p.power = now.power;
-    if (snapshot == NULL) {
+    p->power = now.power;
+    if (!p->with_snapshot) {
         if (now.power != vm->power) {
             err_set(e, ERR_SOURCE, "it was powered on or off just now; run again");
             goto out;
         }
-        if (chain_way_of(vm, &p.way, why, sizeof why, e) != 0)
+        if (chain_way_of(vm, &p->way, why, sizeof why, e) != 0)
             goto out;
     }
-    out->before = snapshot == NULL && p.way == CHAIN_BY_SNAPSHOT;
-    if (plan_disks(&p, &disks, out, e) != 0)
+    out->before = !p->with_snapshot && p->way == CHAIN_BY_SNAPSHOT;
+    if (plan_disks(p, &disks, out, e) != 0)
         goto out;
     rc = 0;
 
@@ -253,6 +254,24 @@ out:
     if (rc != 0)
         chain_plan_free(out);
     return rc == 0 ? 0 : err_add(e, "VM %s", vm->name);
+}
+
+int chain_plan_read(struct host *h, const struct vm *vm, const struct snapshot *snapshot,
+                    const struct datastore_list *stores, struct chain_plan *out, struct err *e)
+{
+    struct planner p = { .h = h, .vm = vm, .stores = stores, .with_snapshot = snapshot != NULL };
+
+    return plan(&p, out, e);
+}
+
+int chain_plan_anew(struct host *h, const struct vm *vm, const struct datastore_list *stores,
+                    struct chain_plan *out, struct err *e)
+{
+    struct planner p = {
+        .h = h, .vm = vm, .stores = stores, .with_snapshot = true, .any_tip = true
+    };
+
+    return plan(&p, out, e);
 }
 
 static bool same_text(const char *a, const char *b)

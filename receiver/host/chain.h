@@ -77,6 +77,14 @@ int chain_plan_read(struct host *h, const struct vm *vm, const struct snapshot *
 void chain_plan_free(struct chain_plan *p);
 
 /*
+ * The same below a snapshot of ours that is the VM's current one, when another below it has gone
+ * since: the file that it froze may have another name now, so the one right below the live link is
+ * taken.  That the snapshot is the current one is for the caller to prove.
+ */
+int chain_plan_anew(struct host *h, const struct vm *vm, const struct datastore_list *stores,
+                    struct chain_plan *out, struct err *e);
+
+/*
  * After the last block (and on a timer): everything again, and compare.
  * 0, or -1: ERR_SOURCE (snapshot gone, chain, capacity or content id changed, VM switched on while
  * it was read directly).

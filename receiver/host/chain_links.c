@@ -185,6 +185,19 @@ static int keep_link(const struct chain_wish *w, struct chain_disk *out, const s
     return 0;
 }
 
+/* Said once, where the disk is looked at first; whether a filter changes what is stored, only its
+ * maker knows. */
+static void note_filters(struct chain_disk *out, const struct descriptor *d, const char *absolute)
+{
+    const char *filters = descriptor_ddb(d, "iofilters");
+
+    if (filters != NULL && filters[0] != 0 && out->reason.text[0] == 0)
+        err_set(&out->reason, ERR_NONE,
+                "disk %s: %s names I/O filters (%.80s): where one caches or encrypts, the file is "
+                "not what the guest sees",
+                out->slot, absolute, filters);
+}
+
 /*
  * One link: next (DATASTORE_PATH_MAX bytes) is where it lies and becomes its parent; cid is what is
  * expected of it and becomes what it expects.  1 to go on, 0 when the chain ends, or -1.
@@ -214,8 +227,10 @@ static int take_link(const struct chain_wish *w, struct chain_disk *out, char *n
     else if (out->link_count == CHAIN_LINKS_MAX)
         rc = chain_refuse(out, next, d->create_type, "is one link more than are read");
     else if (check_place(w, out, d, absolute, *cid, e) == 0 &&
-             keep_link(w, out, d, absolute, e) == 0)
+             keep_link(w, out, d, absolute, e) == 0) {
+        note_filters(out, d, absolute);
         rc = form->base ? 0 : 1;
+    }
     if (rc == 1) {
         *cid = d->parent_cid;
         if (datastore_resolve(w->stores, absolute, d->parent_hint, next, e) != 0) {

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/clock.h"
+#include "receiver/base/sizes.h"
 #include "receiver/host/chain.h"
 #include "receiver/host/datastores.h"
 #include "receiver/host/host.h"
@@ -99,8 +101,10 @@ static int examine_version(struct examination *x, struct err *e)
     enum exec_policy policy;
 
     doctor_add(x->report, "version", NULL, x->h->version_major >= 6 ? DOCTOR_OK : DOCTOR_WARN,
-               x->h->version_major >= 6 ? "" : "ESXi before 6.0 has never been tried, not even by imitation", "%s, %s",
-               x->h->product, x->h->level);
+               x->h->version_major >= 6
+                   ? ""
+                   : "ESXi before 6.0 has never been tried, not even by imitation",
+               "%s, %s", x->h->product, x->h->level);
     if (place_exec_policy(x->h, &policy, e) != 0)
         return failed(x, "exec", NULL, "", e);
     if (policy == EXEC_REFUSED)
@@ -165,8 +169,21 @@ static int examine_agent(struct examination *x, struct err *e)
     return rc;
 }
 
+/* One that is kept on purpose is no leftover, as long as it stays within its limits. */
+static void show_retained(struct examination *x, const struct leftover *l)
+{
+    int64_t age = host_now(x->h) - l->created;
+    char old[SIZE_TEXT_BYTES], size[SIZE_TEXT_BYTES], until[CLOCK_TEXT_BYTES];
+
+    doctor_add(x->report, "retained", l->vm_name, DOCTOR_OK, "",
+               "a snapshot is kept for %s: %s old, %s of changes, until %s", l->store,
+               duration_text(old, age > 0 ? (uint64_t)age : 0), size_text(size, l->delta_bytes),
+               clock_format_local(until, l->expires));
+}
+
 static int examine_leftovers(struct examination *x, struct err *e)
 {
+    size_t found = 0;
     struct leftover_list l;
 
     if (reaper_leftovers(x->h, x->j, &l, e) != 0)
@@ -174,13 +191,19 @@ static int examine_leftovers(struct examination *x, struct err *e)
     for (size_t i = 0; i < l.count; i++) {
         const struct leftover *o = &l.items[i];
 
+        if (o->store != NULL) {
+            show_retained(x, o);
+            continue;
+        }
+        found++;
         doctor_add(x->report, "leftovers", o->vm_name, DOCTOR_WARN,
                    o->journalled ? "a run is at work, or: vmferry cleanup"
                                  : "if nobody needs it: vmferry cleanup --foreign and its token",
                    "a snapshot of %s is there: %s", o->ours ? "ours" : "another receiver", o->name);
     }
-    if (l.count == 0)
-        doctor_add(x->report, "leftovers", NULL, DOCTOR_OK, "", "no snapshots of any vmferry");
+    if (found == 0)
+        doctor_add(x->report, "leftovers", NULL, DOCTOR_OK, "",
+                   l.count == 0 ? "no snapshots of any vmferry" : "no other snapshots of vmferry");
     leftover_list_free(&l);
     return 0;
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "protocol/base/bytes.h"
@@ -17,10 +18,12 @@
 #include "receiver/base/failpoint.h"
 #include "receiver/base/lock.h"
 #include "receiver/base/publish.h"
+#include "receiver/host/lines.h"
 
 #define MAGIC "vmferry-journal 1\n"
 #define ENTRY_END ".entry"
 #define LOCK_END ".lock"
+#define RECORD_END ".kept"
 #define FOLDER_LOCK "journal.lock"
 
 enum { FILE_NAME_ROOM = JOURNAL_TOKEN_ROOM + 8 };
@@ -50,11 +53,6 @@ const char *journal_state_name(enum journal_state state)
 const char *journal_purpose_name(enum journal_purpose purpose)
 {
     return purpose_names[purpose];
-}
-
-static bool is_hex(const char *text, size_t digits)
-{
-    return strspn(text, "0123456789abcdef") == digits && text[digits] == '\0';
 }
 
 /* ---- the text form ---- */
@@ -111,27 +109,6 @@ static const struct field {
 #undef WORD
 };
 
-/* One line; control bytes and the backslash as \xNN. */
-static int put_text(struct bytes *out, const char *key, const char *text, struct err *e)
-{
-    char hex[8];
-
-    if (bytes_append(out, key, strlen(key), e) != 0 || bytes_append(out, "=", 1, e) != 0)
-        return -1;
-    for (; *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
-        int n = 1;
-
-        if (c < 0x20 || c == 0x7f || c == '\\')
-            n = snprintf(hex, sizeof hex, "\\x%02x", c);
-        else
-            hex[0] = (char)c;
-        if (bytes_append(out, hex, (size_t)n, e) != 0)
-            return -1;
-    }
-    return bytes_append(out, "\n", 1, e);
-}
-
 static int put_field(struct bytes *out, const struct field *f, const struct journal_entry *entry,
                      struct err *e)
 {
@@ -142,7 +119,7 @@ static int put_field(struct bytes *out, const struct field *f, const struct jour
 
     switch (f->type) {
     case FIELD_TEXT:
-        return put_text(out, f->key, at, e);
+        return line_put(out, f->key, at, e);
     case FIELD_UNSIGNED:
         memcpy(&number, at, sizeof number);
         snprintf(text, sizeof text, "%u", number);
@@ -153,9 +130,9 @@ static int put_field(struct bytes *out, const struct field *f, const struct jour
         break;
     case FIELD_WORD:
         memcpy(&number, at, sizeof number);
-        return put_text(out, f->key, f->words[number], e);
+        return line_put(out, f->key, f->words[number], e);
     }
-    return put_text(out, f->key, text, e);
+    return line_put(out, f->key, text, e);
 }
 
 int journal_entry_write(const struct journal_entry *entry, struct bytes *out, struct err *e)
@@ -169,50 +146,10 @@ int journal_entry_write(const struct journal_entry *entry, struct bytes *out, st
             return -1;
     for (size_t i = 0; i < entry->file_count; i++) {
         snprintf(text, sizeof text, "%s %s", entry->files[i].sha256, entry->files[i].name);
-        if (put_text(out, "file", text, e) != 0)
+        if (line_put(out, "file", text, e) != 0)
             return -1;
     }
     return bytes_append(out, "end\n", 4, e);
-}
-
-/* Undo put_text into room bytes; false when it does not fit or is no such text. */
-static bool get_text(const char *in, char *out, size_t room)
-{
-    size_t used = 0;
-
-    while (*in != '\0') {
-        unsigned value = (unsigned char)*in;
-
-        if (*in == '\\') {
-            if (in[1] != 'x' || sscanf(in + 2, "%2x", &value) != 1 || value == 0 || in[3] == '\0')
-                return false;
-            in += 4;
-        } else {
-            in++;
-        }
-        if (used + 1 >= room)
-            return false;
-        out[used++] = (char)value;
-    }
-    out[used] = '\0';
-    return true;
-}
-
-static bool get_number(const char *text, uint64_t most, uint64_t *out)
-{
-    uint64_t value = 0;
-
-    if (*text == '\0')
-        return false;
-    for (; *text != '\0'; text++) {
-        if (*text < '0' || *text > '9')
-            return false;
-        value = value * 10 + (uint64_t)(*text - '0');
-        if (value > most)
-            return false;
-    }
-    *out = value;
-    return true;
 }
 
 static bool get_field(const struct field *f, const char *text, struct journal_entry *entry)
@@ -224,15 +161,15 @@ static bool get_field(const struct field *f, const char *text, struct journal_en
 
     switch (f->type) {
     case FIELD_TEXT:
-        return get_text(text, at, f->room);
+        return line_text(text, at, f->room);
     case FIELD_UNSIGNED:
-        if (!get_number(text, UINT32_MAX, &value))
+        if (!line_number(text, UINT32_MAX, &value))
             return false;
         number = (unsigned)value;
         memcpy(at, &number, sizeof number);
         return true;
     case FIELD_TIME:
-        if (!get_number(text, INT64_MAX / 16, &value))
+        if (!line_number(text, INT64_MAX / 16, &value))
             return false;
         time = (int64_t)value;
         memcpy(at, &time, sizeof time);
@@ -261,14 +198,14 @@ static bool get_file(const char *text, struct journal_entry *entry)
     struct journal_file *f;
     char line[256];
 
-    if (entry->file_count == JOURNAL_FILES_MAX || !get_text(text, line, sizeof line) ||
+    if (entry->file_count == JOURNAL_FILES_MAX || !line_text(text, line, sizeof line) ||
         strlen(line) < 66 || line[64] != ' ' || strlen(line + 65) >= sizeof f->name)
         return false;
     line[64] = '\0';
     f = &entry->files[entry->file_count++];
     memcpy(f->sha256, line, 65);
     memcpy(f->name, line + 65, strlen(line + 65) + 1);
-    return is_hex(f->sha256, 64) && file_name_is_ours(f->name);
+    return line_hex(f->sha256, 64) && file_name_is_ours(f->name);
 }
 
 static bool get_line(char *line, struct journal_entry *entry, uint64_t *seen)
@@ -311,8 +248,8 @@ int journal_entry_read(struct journal_entry *out, const char *text, size_t bytes
                 break;
         }
     free(copy);
-    if (!ended || seen != (UINT64_C(1) << ARRAY_COUNT(fields)) - 1 || !is_hex(entry.token, 32) ||
-        !is_hex(entry.install_id, 16))
+    if (!ended || seen != (UINT64_C(1) << ARRAY_COUNT(fields)) - 1 || !line_hex(entry.token, 32) ||
+        !line_hex(entry.install_id, 16))
         return err_set(e, ERR_CORRUPT, "a journal entry is damaged");
     *out = entry;
     return 0;
@@ -333,7 +270,7 @@ static bool token_of(const char *name, const char *end, char out[JOURNAL_TOKEN_R
         return false;
     memcpy(out, name, JOURNAL_TOKEN_ROOM - 1);
     out[JOURNAL_TOKEN_ROOM - 1] = '\0';
-    return is_hex(out, JOURNAL_TOKEN_ROOM - 1);
+    return line_hex(out, JOURNAL_TOKEN_ROOM - 1);
 }
 
 /* All tokens that have a file with this end. */
@@ -387,48 +324,59 @@ out:
     return rc;
 }
 
+/* A file of the folder as it is, less than `most` bytes; *text is the caller's, also after -1. */
+static int read_whole(const struct journal *j, const char *name, size_t most, char **text,
+                      size_t *bytes, struct err *e)
+{
+    int fd = openat(j->folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct stat st;
+    int rc = -1;
+
+    *text = NULL;
+    *bytes = 0;
+    if (fd < 0)
+        return err_sys(e, "%s", name);
+    if (fstat(fd, &st) != 0) {
+        err_sys(e, "%s", name);
+        goto out;
+    }
+    if (!S_ISREG(st.st_mode) || st.st_size < 0 || (uint64_t)st.st_size >= most) {
+        err_set(e, ERR_CORRUPT, "%s is no file of ours", name);
+        goto out;
+    }
+    *text = calloc(1, (size_t)st.st_size + 1);
+    if (*text == NULL) {
+        err_sys(e, "reading the journal");
+        goto out;
+    }
+    if (io_pread_all(fd, *text, (size_t)st.st_size, 0, e) != 0) {
+        err_add(e, "%s", name);
+        goto out;
+    }
+    *bytes = (size_t)st.st_size;
+    rc = 0;
+
+out:
+    io_drop(&fd);
+    return rc;
+}
+
 static int read_entry(const struct journal *j, const char *token, struct journal_entry *out,
                       struct err *e)
 {
     char name[FILE_NAME_ROOM];
-    char *text = NULL;
-    ssize_t bytes = 0;
-    int fd;
+    char *text;
+    size_t bytes;
     int rc = -1;
 
     entry_name(name, token, ENTRY_END);
-    fd = openat(j->folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return err_sys(e, "journal entry %s", name);
-    text = malloc(JOURNAL_ENTRY_BYTES_MAX);
-    if (text == NULL) {
-        err_sys(e, "reading a journal entry");
-        goto out;
-    }
-    for (size_t at = 0;; at = (size_t)bytes) {
-        ssize_t n = pread(fd, text + at, JOURNAL_ENTRY_BYTES_MAX - at, (off_t)at);
-
-        if (n < 0 && errno == EINTR) {
-            bytes = (ssize_t)at;
-            continue;
-        }
-        if (n < 0) {
-            err_sys(e, "reading journal entry %s", name);
-            goto out;
-        }
-        bytes = (ssize_t)at + n;
-        if (n == 0 || (size_t)bytes == JOURNAL_ENTRY_BYTES_MAX)
-            break;
-    }
-    if (journal_entry_read(out, text, (size_t)bytes, e) != 0)
-        goto out;
-    rc = strcmp(out->token, token) == 0
-             ? 0
-             : err_set(e, ERR_CORRUPT, "journal entry %s is another's", name);
-
-out:
+    if (read_whole(j, name, JOURNAL_ENTRY_BYTES_MAX, &text, &bytes, e) != 0)
+        err_add(e, "journal entry");
+    else if (journal_entry_read(out, text, bytes, e) == 0)
+        rc = strcmp(out->token, token) == 0
+                 ? 0
+                 : err_set(e, ERR_CORRUPT, "journal entry %s is another's", name);
     free(text);
-    io_drop(&fd);
     return rc;
 }
 
@@ -451,31 +399,43 @@ static int write_entry(struct journal *j, const struct journal_entry *entry, enu
     return rc == 0 ? 0 : err_add(e, "writing the journal");
 }
 
-/*
- * Remove what crashes left: temporaries, and lock files without an entry.  Only when nobody else is
- * at work here just now; otherwise another time.
- */
-static void sweep(struct journal *j)
+/* Files with this end whose entry is gone; locks only when nobody holds them. */
+static void sweep_end(struct journal *j, const char *end)
 {
-    struct lock folder = LOCK_EMPTY;
     char(*tokens)[JOURNAL_TOKEN_ROOM] = NULL;
     char name[FILE_NAME_ROOM];
     struct err ignored;
     size_t count;
 
+    if (list_tokens(j, end, &tokens, &count, &ignored) != 0)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        entry_name(name, tokens[i], ENTRY_END);
+        if (faccessat(j->folder, name, F_OK, 0) == 0 || errno != ENOENT)
+            continue;
+        entry_name(name, tokens[i], LOCK_END);
+        if (lock_is_held(j->folder, name))
+            continue;
+        entry_name(name, tokens[i], end);
+        unlinkat(j->folder, name, 0);
+    }
+    free(tokens);
+}
+
+/*
+ * Remove what crashes left: temporaries, records and lock files without an entry.  Only when nobody
+ * else is at work here just now; otherwise another time.
+ */
+static void sweep(struct journal *j)
+{
+    struct lock folder = LOCK_EMPTY;
+    struct err ignored;
+
     if (lock_take(&folder, j->folder, FOLDER_LOCK, LOCK_EXCLUSIVE, 0, NULL, &ignored) != 0)
         return;
     publish_sweep(j->folder, &ignored);
-    if (list_tokens(j, LOCK_END, &tokens, &count, &ignored) == 0)
-        for (size_t i = 0; i < count; i++) {
-            entry_name(name, tokens[i], ENTRY_END);
-            if (faccessat(j->folder, name, F_OK, 0) == 0 || errno != ENOENT)
-                continue;
-            entry_name(name, tokens[i], LOCK_END);
-            if (!lock_is_held(j->folder, name))
-                unlinkat(j->folder, name, 0);
-        }
-    free(tokens);
+    sweep_end(j, RECORD_END);
+    sweep_end(j, LOCK_END);
     lock_release(&folder);
 }
 
@@ -484,7 +444,7 @@ int journal_open(struct journal **out, int state_folder, const char *install_id,
     struct journal *j;
     bool made;
 
-    if (!is_hex(install_id, JOURNAL_INSTALL_ROOM - 1))
+    if (!line_hex(install_id, JOURNAL_INSTALL_ROOM - 1))
         return err_set(e, ERR_CORRUPT, "the install id of the state directory is damaged");
     if (publish_directory(state_folder, "journal", 0700, &made, e) != 0)
         return err_add(e, "the journal's folder");
@@ -584,6 +544,9 @@ int journal_done(struct journal_ticket *t, struct err *e)
     char name[FILE_NAME_ROOM];
     int rc;
 
+    /* A record without its entry says nothing; an entry without its record is taken back. */
+    entry_name(name, t->entry.token, RECORD_END);
+    unlinkat(t->journal->folder, name, 0);
     entry_name(name, t->entry.token, ENTRY_END);
     rc = publish_remove(t->journal->folder, name, e);
     if (rc == 0) {
@@ -595,6 +558,38 @@ int journal_done(struct journal_ticket *t, struct err *e)
         rc = failpoint_of(POINTS_OF(&t->entry), "gone", e);
     journal_leave(t);
     return rc == 0 ? 0 : err_add(e, "closing a journal entry");
+}
+
+int journal_record_write(struct journal_ticket *t, const void *data, size_t bytes, struct err *e)
+{
+    struct lock folder = LOCK_EMPTY;
+    char name[FILE_NAME_ROOM];
+    int rc = -1;
+
+    entry_name(name, t->entry.token, RECORD_END);
+    if (bytes >= JOURNAL_RECORD_BYTES_MAX)
+        err_set(e, ERR_LIMIT, "a record of %zu bytes", bytes);
+    else if (failpoint("journal.record", e) == 0 &&
+             lock_take(&folder, t->journal->folder, FOLDER_LOCK, LOCK_SHARED, FOLDER_LOCK_MS, NULL,
+                       e) == 0)
+        rc = publish_bytes(t->journal->folder, name, data, bytes, 0600, PUBLISH_REPLACE, e);
+    lock_release(&folder);
+    if (rc == 0)
+        rc = failpoint("journal.recorded", e);
+    return rc == 0 ? 0 : err_add(e, "writing the journal");
+}
+
+int journal_record_read(struct journal *j, const char *token, char **text, size_t *bytes,
+                        struct err *e)
+{
+    char name[FILE_NAME_ROOM];
+
+    entry_name(name, token, RECORD_END);
+    if (read_whole(j, name, JOURNAL_RECORD_BYTES_MAX, text, bytes, e) == 0)
+        return 0;
+    free(*text);
+    *text = NULL;
+    return -1;
 }
 
 void journal_leave(struct journal_ticket *t)

@@ -28,6 +28,7 @@ enum {
     JOURNAL_ENTRY_BYTES_MAX = 64 << 10,
     JOURNAL_TEXT_MAX = 1024,
     JOURNAL_FILES_MAX = 4,
+    JOURNAL_RECORD_BYTES_MAX = 4 << 20,
 };
 
 enum journal_kind { JOURNAL_SNAPSHOT, JOURNAL_AGENT };
@@ -91,6 +92,16 @@ struct journal_entry *journal_entry_of(struct journal_ticket *t);
 int journal_write(struct journal_ticket *t, int64_t now, struct err *e);
 /* The usual change: the next state. */
 int journal_step(struct journal_ticket *t, enum journal_state state, int64_t now, struct err *e);
+
+/*
+ * A record beside the entry, of what was left on the host for a later run; it goes with the entry.
+ * Durable after 0.  -1: ERR_LIMIT, ERR_SPACE, ERR_SYSTEM.
+ */
+int journal_record_write(struct journal_ticket *t, const void *data, size_t bytes, struct err *e);
+/* *text has a NUL behind it and is freed by the caller.  -1: ERR_NOT_FOUND (there is none),
+ * ERR_CORRUPT, ERR_SYSTEM. */
+int journal_record_read(struct journal *j, const char *token, char **text, size_t *bytes,
+                        struct err *e);
 
 /* GONE: the entry is removed durably, and the ticket freed whatever comes back. */
 int journal_done(struct journal_ticket *t, struct err *e);

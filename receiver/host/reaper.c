@@ -5,14 +5,28 @@
 #include <string.h>
 #include <strings.h>
 
+#include "receiver/base/clock.h"
 #include "receiver/base/log.h"
+#include "receiver/base/sizes.h"
+#include "receiver/host/datastores.h"
 #include "receiver/host/host.h"
 #include "receiver/host/inventory.h"
 #include "receiver/host/place.h"
+#include "receiver/host/retained.h"
+#include "receiver/host/retained_room.h"
 #include "receiver/host/snapshot.h"
 
 /* How long an entry waits for a VM that the host does not list: its datastore may be away. */
 enum { MISSING_VM_SECONDS = 7 * 24 * 3600 };
+
+/* One look at all entries. */
+struct reaping {
+    struct host *host;
+    struct journal *journal;
+    const struct reaper_options *options;
+    struct datastore_list stores;
+    bool stores_known;
+};
 
 void reaped_list_free(struct reaped_list *l)
 {
@@ -22,8 +36,10 @@ void reaped_list_free(struct reaped_list *l)
 
 void leftover_list_free(struct leftover_list *l)
 {
-    for (size_t i = 0; i < l->count; i++)
+    for (size_t i = 0; i < l->count; i++) {
         free(l->items[i].vm_name);
+        free(l->items[i].store);
+    }
     free(l->items);
     *l = (struct leftover_list){ 0 };
 }
@@ -126,19 +142,82 @@ static void judge_missing_vm(struct host *h, struct reaped *r, struct journal_ti
     close_entry(r, ticket, REAPED_NOTHING, text);
 }
 
-static void reap_snapshot(struct host *h, const struct reaper_options *options, struct reaped *r,
-                          struct journal_ticket **ticket, struct err *e)
+/* What the deltas of a kept snapshot cost; datastores are asked for once.  -1: not to be learnt. */
+static int cost_of(struct reaping *w, const struct retained *record, struct retained_cost *out,
+                   struct err *e)
+{
+    if (!w->stores_known && host_datastores(w->host, &w->stores, e) != 0)
+        return -1;
+    w->stores_known = true;
+    return retained_cost(w->host, record, &w->stores, out, e);
+}
+
+/* May the kept snapshot stay?  Else text says why it goes. */
+static bool may_stay(struct reaping *w, const struct journal_entry *entry,
+                     struct retained_cost *cost, char *text, size_t room)
+{
+    uint64_t age = w->options->retained_age;
+    int64_t until = entry->expires;
+    struct retained record = { 0 };
+    struct err why;
+    bool stays = true;
+
+    *cost = (struct retained_cost){ 0 };
+    if (entry->state == JOURNAL_REMOVING) {
+        snprintf(text, room, "was to be removed");
+        return false;
+    }
+    if (retained_load(w->journal, entry->token, &record, &why) != 0) {
+        snprintf(text, room, "%s",
+                 why.code == ERR_NOT_FOUND ? "its run did not end well" : "its record is damaged");
+        return false;
+    }
+    if (age > 0 && age < (uint64_t)INT64_MAX / 2 && entry->created + (int64_t)age < until)
+        until = entry->created + (int64_t)age;
+    if (host_now(w->host) >= until) {
+        snprintf(text, room, "its time is over");
+        stays = false;
+    } else if (cost_of(w, &record, cost, &why) != 0) {
+        log_info("VM %s: what its kept snapshot takes is not known: %s", entry->vm_name, why.text);
+    } else if (cost->crowded[0] != '\0') {
+        char there[SIZE_TEXT_BYTES], left[SIZE_TEXT_BYTES];
+
+        snprintf(text, room, "it takes %s on %.60s, where %s are free",
+                 size_text(there, cost->there_bytes), cost->crowded,
+                 size_text(left, cost->free_bytes));
+        stays = false;
+    }
+    retained_free(&record);
+    return stays;
+}
+
+static void say_retained(struct reaping *w, struct reaped *r, const struct retained_cost *cost)
+{
+    const struct journal_entry *entry = &r->entry;
+    int64_t age = host_now(w->host) - entry->created;
+    char text[300], old[SIZE_TEXT_BYTES], size[SIZE_TEXT_BYTES], until[CLOCK_TEXT_BYTES];
+
+    snprintf(text, sizeof text,
+             "VM %.80s: snapshot kept for %.80s, %s old, %s of changes, until %s", entry->vm_name,
+             entry->store, duration_text(old, age > 0 ? (uint64_t)age : 0),
+             size_text(size, cost->bytes), clock_format_local(until, entry->expires));
+    r->delta_bytes = cost->bytes;
+    say(r, REAPED_RETAINED, text);
+}
+
+static void reap_snapshot(struct reaping *w, struct reaped *r, struct journal_ticket **ticket,
+                          struct err *e)
 {
     struct journal_entry *entry = journal_entry_of(*ticket);
-    char text[300];
+    struct host *h = w->host;
+    struct retained_cost cost;
+    char text[400], why[200] = "";
     bool removed;
 
     e->code = ERR_NONE;
-    if (entry->purpose == JOURNAL_KEEP && entry->state != JOURNAL_INTENT &&
-        entry->state != JOURNAL_REMOVING && !options->retained && host_now(h) < entry->expires) {
-        snprintf(text, sizeof text, "VM %.80s: snapshot kept for %.120s", entry->vm_name,
-                 entry->store);
-        say(r, REAPED_RETAINED, text);
+    if (entry->purpose == JOURNAL_KEEP && entry->state != JOURNAL_INTENT && !w->options->retained &&
+        may_stay(w, entry, &cost, why, sizeof why)) {
+        say_retained(w, r, &cost);
         return;
     }
     /* A full disk here must not keep the snapshot there. */
@@ -160,13 +239,27 @@ static void reap_snapshot(struct host *h, const struct reaper_options *options, 
         judge_absent(h, r, ticket, e);
         return;
     }
-    snprintf(text, sizeof text, "VM %.100s: snapshot of an earlier run removed", entry->vm_name);
+    if (entry->purpose == JOURNAL_KEEP)
+        snprintf(text, sizeof text, "VM %.80s: snapshot kept for %.80s removed%s%s", entry->vm_name,
+                 entry->store, why[0] != '\0' ? ": " : "", why);
+    else
+        snprintf(text, sizeof text, "VM %.100s: snapshot of an earlier run removed",
+                 entry->vm_name);
     close_entry(r, ticket, REAPED_REMOVED, text);
 }
 
-static void reap_entry(struct host *h, struct journal *j, const struct reaper_options *options,
-                       struct reaped *r, struct err *e)
+/* With options->limits: is there anything to do?  A kept snapshot that may stay is let alone. */
+static bool is_past_limits(struct reaping *w, struct journal_entry *entry)
 {
+    struct retained_cost cost;
+    char why[200];
+
+    return entry->state != JOURNAL_INTENT && !may_stay(w, entry, &cost, why, sizeof why);
+}
+
+static void reap_entry(struct reaping *w, struct reaped *r, struct err *e)
+{
+    struct journal *j = w->journal;
     struct journal_ticket *ticket = NULL;
 
     e->code = ERR_NONE;
@@ -182,9 +275,9 @@ static void reap_entry(struct host *h, struct journal *j, const struct reaper_op
     }
     r->entry = *journal_entry_of(ticket);
     if (r->entry.kind == JOURNAL_AGENT)
-        reap_agent(h, r, &ticket, e);
+        reap_agent(w->host, r, &ticket, e);
     else
-        reap_snapshot(h, options, r, &ticket, e);
+        reap_snapshot(w, r, &ticket, e);
     journal_leave(ticket);
 }
 
@@ -192,6 +285,8 @@ static bool is_wanted(const struct host *h, const struct reaper_options *options
                       const struct journal_entry *entry)
 {
     return strcmp(entry->host_uuid, h->uuid) == 0 &&
+           (!options->limits ||
+            (entry->kind == JOURNAL_SNAPSHOT && entry->purpose == JOURNAL_KEEP)) &&
            (options->vm_uuid == NULL ||
             (entry->kind == JOURNAL_SNAPSHOT && strcasecmp(entry->vm_uuid, options->vm_uuid) == 0));
 }
@@ -199,6 +294,7 @@ static bool is_wanted(const struct host *h, const struct reaper_options *options
 int reaper_run(struct host *h, struct journal *j, const struct reaper_options *options,
                struct reaped_list *out, struct err *e)
 {
+    struct reaping w = { .host = h, .journal = j, .options = options };
     struct journal_list entries;
     int rc = 0;
 
@@ -219,10 +315,11 @@ int reaper_run(struct host *h, struct journal *j, const struct reaper_options *o
             struct reaped *r = &out->items[out->count];
 
             if ((entries.items[i].kind == JOURNAL_AGENT) != (kind == 0) ||
-                !is_wanted(h, options, &entries.items[i]))
+                !is_wanted(h, options, &entries.items[i]) ||
+                (options->limits && (entries.locked[i] || !is_past_limits(&w, &entries.items[i]))))
                 continue;
             r->entry = entries.items[i];
-            reap_entry(h, j, options, r, e);
+            reap_entry(&w, r, e);
             out->count++;
             out->failed += r->kind == REAPED_FAILED;
             out->waiting += r->kind == REAPED_WAITING;
@@ -230,13 +327,33 @@ int reaper_run(struct host *h, struct journal *j, const struct reaper_options *o
                 rc = -1;
         }
     journal_list_free(&entries);
+    datastore_list_free(&w.stores);
     return rc;
 }
 
-static int add_leftovers(struct host *h, struct journal *j, const struct vm *vm,
-                         const struct journal_list *entries, struct leftover_list *out,
-                         struct err *e)
+/* What the journal knows of one. */
+static void add_journalled(struct reaping *w, struct leftover *l, const struct journal_entry *entry)
 {
+    struct retained record;
+    struct retained_cost cost;
+    struct err ignored;
+
+    l->journalled = true;
+    if (l->purpose != JOURNAL_KEEP ||
+        retained_load(w->journal, entry->token, &record, &ignored) != 0)
+        return;
+    l->store = strdup(entry->store);
+    l->expires = entry->expires;
+    if (cost_of(w, &record, &cost, &ignored) == 0)
+        l->delta_bytes = cost.bytes;
+    retained_free(&record);
+}
+
+static int add_leftovers(struct reaping *w, const struct vm *vm, const struct journal_list *entries,
+                         struct leftover_list *out, struct err *e)
+{
+    struct host *h = w->host;
+    struct journal *j = w->journal;
     struct snapshot_tree t;
     int rc = 0;
 
@@ -264,7 +381,8 @@ static int add_leftovers(struct host *h, struct journal *j, const struct vm *vm,
         memcpy(l->token, tag.token, sizeof l->token);
         l->ours = strcmp(tag.install_id, journal_install_id(j)) == 0;
         for (size_t k = 0; k < entries->count; k++)
-            l->journalled |= strcmp(entries->items[k].token, tag.token) == 0;
+            if (strcmp(entries->items[k].token, tag.token) == 0)
+                add_journalled(w, l, &entries->items[k]);
         if (l->vm_name == NULL)
             rc = err_sys(e, "listing what is left on the host");
     }
@@ -274,6 +392,7 @@ static int add_leftovers(struct host *h, struct journal *j, const struct vm *vm,
 
 int reaper_leftovers(struct host *h, struct journal *j, struct leftover_list *out, struct err *e)
 {
+    struct reaping w = { .host = h, .journal = j };
     struct journal_list entries = { 0 };
     struct vm_list vms = { 0 };
     int rc = -1;
@@ -282,7 +401,7 @@ int reaper_leftovers(struct host *h, struct journal *j, struct leftover_list *ou
     if (journal_list(j, &entries, e) != 0 || host_vms(h, &vms, e) != 0)
         goto out;
     for (size_t i = 0; i < vms.count; i++)
-        if (add_leftovers(h, j, &vms.items[i], &entries, out, e) != 0)
+        if (add_leftovers(&w, &vms.items[i], &entries, out, e) != 0)
             goto out;
     rc = 0;
 
@@ -291,6 +410,7 @@ out:
         leftover_list_free(out);
     journal_list_free(&entries);
     vm_list_free(&vms);
+    datastore_list_free(&w.stores);
     return rc;
 }
 

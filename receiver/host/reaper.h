@@ -28,8 +28,9 @@ enum reaped_kind {
 struct reaped {
     enum reaped_kind kind;
     struct journal_entry entry;
-    char text[480];     /* one line for the user */
-    enum err_code code; /* of REAPED_FAILED */
+    char text[480];       /* one line for the user */
+    enum err_code code;   /* of REAPED_FAILED */
+    uint64_t delta_bytes; /* of REAPED_RETAINED: what it costs; 0 when that is not known */
 };
 
 struct reaped_list {
@@ -40,12 +41,16 @@ struct reaped_list {
 };
 
 struct reaper_options {
-    bool retained;       /* remove kept snapshots as well (cleanup --retained) */
-    const char *vm_uuid; /* only entries of this VM; NULL: all of this host */
+    bool retained;         /* remove kept snapshots as well (cleanup --retained) */
+    bool limits;           /* nothing but kept snapshots past their limits */
+    uint64_t retained_age; /* seconds that a kept one may live at most; 0: as was said for it */
+    const char *vm_uuid;   /* only entries of this VM; NULL: all of this host */
 };
 
 /*
  * Look at every entry of this host (host_identify was called) and put right what can be put right.
+ * A kept snapshot stays while it has its record (retained.h), its time has not come, and its deltas
+ * take no more than a quarter of the free room of their datastore.
  * One failed entry does not stop the next; the list tells.  0, or -1 when the journal itself cannot
  * be read or the connection is gone; the list then holds what was done until then.
  */
@@ -64,6 +69,10 @@ struct leftover {
     bool ours;       /* our install id */
     bool journalled; /* an entry of our journal names it */
     int64_t created; /* the host's clock */
+    /* A kept one of ours with its record: */
+    char *store; /* what it is kept for; NULL: it is none of these */
+    int64_t expires;
+    uint64_t delta_bytes; /* what it costs; 0 when that is not known */
 };
 struct leftover_list {
     struct leftover *items;

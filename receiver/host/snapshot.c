@@ -38,6 +38,11 @@ void snapshot_free(struct snapshot *s)
     free(s);
 }
 
+void snapshot_moved(struct snapshot *s)
+{
+    forget_disks(s);
+}
+
 static int remember_disks(struct host *h, struct snapshot *s, struct err *e)
 {
     struct vm_disks disks;
@@ -53,6 +58,7 @@ static int remember_disks(struct host *h, struct snapshot *s, struct err *e)
     }
     for (size_t i = 0; i < disks.count; i++) {
         memcpy(s->disks[i].slot, disks.items[i].slot, sizeof s->disks[i].slot);
+        s->disks[i].parents = disks.items[i].parent_count;
         s->disks[i].file = strdup(disks.items[i].file);
         if (s->disks[i].file == NULL) {
             err_sys(e, "taking a snapshot");
@@ -70,35 +76,59 @@ out:
 /* ---- other receivers ---- */
 
 /*
+ * Is this snapshot at work for a run of ours that lives?  A kept one is while a process holds its
+ * entry: it is being made, read through, or removed.
+ */
+static bool is_held(struct journal *j, const char *token)
+{
+    struct journal_list entries;
+    struct err ignored;
+    bool held = false;
+
+    if (journal_list(j, &entries, &ignored) != 0)
+        return false;
+    for (size_t k = 0; k < entries.count; k++)
+        held |= entries.locked[k] && strcmp(entries.items[k].token, token) == 0;
+    journal_list_free(&entries);
+    return held;
+}
+
+/* Those that are not another run's: ours, and a kept one that we hold. */
+struct own_tokens {
+    const char *made, *held; /* NULL where there is none */
+};
+
+static bool is_own(const struct own_tokens *own, const char *token)
+{
+    return (own->made != NULL && strcmp(own->made, token) == 0) ||
+           (own->held != NULL && strcmp(own->held, token) == 0);
+}
+
+/*
  * The first snapshot of another run in the tree, or NULL.  younger: look at those made after ours
- * (id mine), else at those before it.  mine is 0 while ours does not exist.
+ * (id mine), else at those before it.  mine is 0 while ours does not exist.  Another receiver's
+ * kept ones are like the user's.
  */
 static const struct snapshot_node *other_run(struct journal *j, const struct snapshot_tree *t,
-                                             const char *token, unsigned mine, int64_t now,
-                                             bool after)
+                                             const struct own_tokens *own, unsigned mine,
+                                             int64_t now, bool after)
 {
     for (size_t i = 0; i < t->count; i++) {
         const struct snapshot_node *n = &t->items[i];
         struct snapshot_tag tag;
-        struct journal_list entries;
-        struct err ignored;
-        bool held = false;
+        bool ours;
 
-        if (!snapshot_tag_read(n->name, &tag) || tag.purpose != JOURNAL_RUN ||
-            (token != NULL && strcmp(tag.token, token) == 0) ||
+        if (!snapshot_tag_read(n->name, &tag) || is_own(own, tag.token) ||
             (mine != 0 && (n->id > mine) != after))
             continue;
-        if (n->created != 0 && now != 0 && now - n->created >= FOREIGN_RUN_SECONDS)
+        ours = strcmp(tag.install_id, journal_install_id(j)) == 0;
+        if (tag.purpose != JOURNAL_RUN && !ours)
             continue;
-        if (strcmp(tag.install_id, journal_install_id(j)) != 0)
-            return n;
+        if (tag.purpose == JOURNAL_RUN && n->created != 0 && now != 0 &&
+            now - n->created >= FOREIGN_RUN_SECONDS)
+            continue;
         /* Of our own installation: at work only if a process holds its entry. */
-        if (journal_list(j, &entries, &ignored) == 0) {
-            for (size_t k = 0; k < entries.count; k++)
-                held |= entries.locked[k] && strcmp(entries.items[k].token, tag.token) == 0;
-            journal_list_free(&entries);
-        }
-        if (held)
+        if (!ours || is_held(j, tag.token))
             return n;
     }
     return NULL;
@@ -115,8 +145,10 @@ static int busy_with(const struct vm *vm, const char *name, struct err *e)
  * snapshot there.
  */
 static int wait_until_free(struct host *h, struct journal *j, const struct vm *vm, uint64_t start,
-                           uint64_t wait_ms, unsigned *newest, struct err *e)
+                           uint64_t wait_ms, const char *held, unsigned *newest, struct err *e)
 {
+    const struct own_tokens own = { .held = held };
+
     for (;;) {
         struct snapshot_tree t;
         struct snapshot_task task;
@@ -126,7 +158,7 @@ static int wait_until_free(struct host *h, struct journal *j, const struct vm *v
 
         if (host_check_stop(h, e) != 0 || snapshot_tree_read(h, vm->vmid, &t, e) != 0)
             return -1;
-        other = other_run(j, &t, NULL, 0, host_now(h), false);
+        other = other_run(j, &t, &own, 0, host_now(h), false);
         if (other != NULL)
             rc = busy_with(vm, other->name, e);
         *newest = 0;
@@ -148,11 +180,11 @@ static int wait_until_free(struct host *h, struct journal *j, const struct vm *v
 }
 
 int snapshot_wait_turn(struct host *h, struct journal *j, const struct vm *vm, uint64_t wait_ms,
-                       struct err *e)
+                       const char *held, struct err *e)
 {
     unsigned newest;
 
-    return wait_until_free(h, j, vm, host_clock_ms(h), wait_ms, &newest, e);
+    return wait_until_free(h, j, vm, host_clock_ms(h), wait_ms, held, &newest, e);
 }
 
 /* ---- creation ---- */
@@ -362,7 +394,8 @@ static int attempts(struct host *h, struct journal *j, const struct vm *vm,
         if (e->code == ERR_BUSY && e->os == EAGAIN && ++hostd_failures < HOST_TRIES) {
             host_pause(h, SLOW_POLL_MS);
         } else if (is_other_task(e) && host_clock_ms(h) - start < wish->wait_ms) {
-            if (wait_until_free(h, j, vm, start, wish->wait_ms, &s->newest_before, e) != 0 ||
+            if (wait_until_free(h, j, vm, start, wish->wait_ms, wish->held, &s->newest_before, e) !=
+                    0 ||
                 remember_disks(h, s, e) != 0)
                 return -1;
             host_pause(h, 2 * POLL_MS);
@@ -384,9 +417,10 @@ static int attempts(struct host *h, struct journal *j, const struct vm *vm,
  * way to us, which may take a moment.
  */
 static int settle_with_others(struct host *h, struct journal *j, const struct vm *vm,
-                              struct snapshot *s, struct err *e)
+                              const char *held, struct snapshot *s, struct err *e)
 {
     const char *token = journal_entry_of(s->ticket)->token;
+    const struct own_tokens own = { .made = token, .held = held };
     uint64_t start = host_clock_ms(h);
 
     for (;;) {
@@ -398,8 +432,8 @@ static int settle_with_others(struct host *h, struct journal *j, const struct vm
         if (snapshot_tree_read(h, s->vmid, &t, e) != 0)
             return -1;
         snapshot_sight(&t, token, s->name, &mine);
-        before = other_run(j, &t, token, s->id, mine.created, false);
-        after = other_run(j, &t, token, s->id, mine.created, true);
+        before = other_run(j, &t, &own, s->id, mine.created, false);
+        after = other_run(j, &t, &own, s->id, mine.created, true);
         if (before != NULL)
             rc = busy_with(vm, before->name, e);
         else if (after != NULL && host_clock_ms(h) - start >= SETTLE_MS)
@@ -424,14 +458,14 @@ int snapshot_create(struct host *h, struct journal *j, const struct vm *vm,
     if (s == NULL)
         return err_sys(e, "taking a snapshot");
     s->vmid = vm->vmid;
-    if (wait_until_free(h, j, vm, start, wish->wait_ms, &s->newest_before, e) != 0 ||
+    if (wait_until_free(h, j, vm, start, wish->wait_ms, wish->held, &s->newest_before, e) != 0 ||
         host_vm_same(h, vm, e) != 0 || remember_disks(h, s, e) != 0 ||
         attempts(h, j, vm, wish, start, s, e) != 0)
         goto out;
     if (s->quiesce_problem[0] != '\0')
         log_warning("VM %s could not be quiesced, so its disks are as after a power cut: %s",
                     vm->name, s->quiesce_problem);
-    if (settle_with_others(h, j, vm, s, e) != 0) {
+    if (settle_with_others(h, j, vm, wish->held, s, e) != 0) {
         if (e->code != ERR_NETWORK && snapshot_remove(h, s, &removal) != 0)
             log_warning("VM %s: our snapshot is left for now: %s", vm->name, removal.text);
         goto out;

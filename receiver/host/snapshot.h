@@ -35,6 +35,7 @@ struct snapshot_node {
 struct snapshot_tree {
     struct snapshot_node *items; /* parents before their children */
     size_t count;
+    unsigned current; /* id of the one that the VM stands on; 0: none, or the host does not tell */
 };
 
 /*
@@ -45,6 +46,9 @@ int snapshot_tree_read(struct host *h, unsigned vmid, struct snapshot_tree *out,
 void snapshot_tree_free(struct snapshot_tree *t);
 int snapshot_parse_info(const char *text, size_t bytes, struct snapshot_tree *out, struct err *e);
 int snapshot_parse_get(const char *text, struct snapshot_tree *out, struct err *e);
+
+/* Does the snapshot `lower` stand below `upper`, or are they one?  False when either is missing. */
+bool snapshot_is_below(const struct snapshot_tree *t, unsigned lower, unsigned upper);
 
 /* A name of the form vmferry-INSTALL-run|keep-TOKEN. */
 struct snapshot_tag {
@@ -62,6 +66,7 @@ struct snapshot_wish {
     int64_t expires;    /* of a kept one; 0 */
     uint64_t wait_ms;   /* for another task or receiver at work on this VM (--lock-wait) */
     uint64_t create_ms; /* for the creation; 0: 20 minutes */
+    const char *held;   /* token of a kept snapshot whose entry we hold ourselves; NULL */
 };
 
 /* Our snapshot. */
@@ -76,17 +81,18 @@ struct snapshot {
     unsigned newest_before; /* highest id of a snapshot before ours; ids only grow */
     struct snapshot_disk {
         char slot[16];
-        char *file; /* "[ds] a/a.vmdk" */
-    } * disks;      /* the VM's disks before; they must come back */
+        char *file;     /* "[ds] a/a.vmdk" */
+        size_t parents; /* links below it */
+    } * disks;          /* the VM's disks before; they must come back */
     size_t disk_count;
 };
 
 /*
- * Wait at most wait_ms until no task and no other run is at work on the VM's snapshots.  ERR_BUSY:
- * one still is, and the text names it; then host_vim's codes.
+ * Wait at most wait_ms until no task and no other run is at work on the VM's snapshots; held as in
+ * struct snapshot_wish.  ERR_BUSY: one still is, and the text names it; then host_vim's codes.
  */
 int snapshot_wait_turn(struct host *h, struct journal *j, const struct vm *vm, uint64_t wait_ms,
-                       struct err *e);
+                       const char *held, struct err *e);
 
 /*
  * Take a snapshot of vm (with its disks: host_vm_details).  The intention is in the journal before
@@ -108,6 +114,9 @@ int snapshot_reading(struct host *h, struct snapshot *s, struct err *e);
 
 /* Is it still there under our name and id?  ERR_SOURCE when not. */
 int snapshot_check(struct host *h, const struct snapshot *s, struct err *e);
+
+/* We have removed another snapshot below it: the VM's disks from before need not come back. */
+void snapshot_moved(struct snapshot *s);
 
 /*
  * Remove it and wait until the host has finished: the task has ended, the tree no longer shows it,

@@ -161,7 +161,9 @@ static int check_consolidated(struct host *h, unsigned vmid, struct err *e)
     }
 }
 
-/* The VM's disks must be the files from before, unless somebody else's snapshot stands on them now.
+/*
+ * The VM's disks must be the files from before, unless somebody else's snapshot stands on them now,
+ * or what they stood on has been consolidated as well.
  */
 static int check_disks_back(struct host *h, const struct snapshot *s, struct err *e)
 {
@@ -182,7 +184,8 @@ static int check_disks_back(struct host *h, const struct snapshot *s, struct err
     for (size_t i = 0; i < s->disk_count && rc == 0; i++)
         for (size_t k = 0; k < now.count; k++)
             if (strcmp(s->disks[i].slot, now.items[k].slot) == 0 &&
-                strcmp(s->disks[i].file, now.items[k].file) != 0)
+                strcmp(s->disks[i].file, now.items[k].file) != 0 &&
+                now.items[k].parent_count >= s->disks[i].parents)
                 rc = err_set(e, ERR_CLEANUP,
                              "disk %s of VM %u is %s after the removal of our snapshot, but was %s "
                              "before: a delta was left; in the host's web client choose Snapshots, "
@@ -190,6 +193,25 @@ static int check_disks_back(struct host *h, const struct snapshot *s, struct err
                              s->disks[i].slot, s->vmid, now.items[k].file, s->disks[i].file);
     vm_disks_free(&now);
     return rc;
+}
+
+/*
+ * Does the VM stand on the snapshot?  Only then the removal shortens the chains of its disks. True
+ * where the host does not tell.
+ */
+static int stands_on(struct host *h, const struct removal *r, bool *out, struct err *e)
+{
+    struct snapshot_tree t;
+
+    *out = true;
+    if (r->id == 0)
+        return 0;
+    if (snapshot_tree_read(h, r->vmid, &t, e) != 0)
+        return -1;
+    if (t.current != 0)
+        *out = snapshot_is_below(&t, r->id, t.current);
+    snapshot_tree_free(&t);
+    return 0;
 }
 
 /* Links of all disks above their bases. */
@@ -261,6 +283,7 @@ int snapshot_remove_entry(struct host *h, unsigned vmid, const struct journal_en
     struct removal r = { .token = entry->token, .id = entry->snapshot_id };
     char name[SNAPSHOT_NAME_ROOM];
     size_t before, after;
+    bool shortens;
 
     *removed = false;
     memcpy(tag.install_id, entry->install_id, sizeof tag.install_id);
@@ -268,12 +291,12 @@ int snapshot_remove_entry(struct host *h, unsigned vmid, const struct journal_en
     snapshot_tag_write(&tag, name);
     r.name = name;
     if (vmid_of_entry(h, entry, vmid, &r.vmid, e) != 0 || count_links(h, r.vmid, &before, e) != 0 ||
-        remove_it(h, &r, removed, e) != 0)
+        stands_on(h, &r, &shortens, e) != 0 || remove_it(h, &r, removed, e) != 0)
         return -1;
     /* An entry that had come so far has made files; without a snapshot they may still be there. */
     if ((*removed || entry->state == JOURNAL_REMOVING) && check_consolidated(h, r.vmid, e) != 0)
         return -1;
-    if (!*removed)
+    if (!*removed || !shortens)
         return 0;
     if (count_links(h, r.vmid, &after, e) != 0)
         return -1;

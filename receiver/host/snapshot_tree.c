@@ -99,6 +99,27 @@ static int walk_info(const struct vimnode *roots, struct snapshot_tree *out, str
     return 0;
 }
 
+/* A number that stands alone; one too large to be an id must not be taken for another. */
+static bool read_id(const char *text, unsigned *out)
+{
+    enum { ID_DIGITS_MAX = 9 };
+    size_t digits = strspn(text, "0123456789");
+
+    if (digits == 0 || digits > ID_DIGITS_MAX || strchr(" \r\n", text[digits]) == NULL)
+        return false;
+    *out = (unsigned)strtoul(text, NULL, 10);
+    return true;
+}
+
+/* The id at the end of 'vim.vm.Snapshot:3-snapshot-1'; 0 for anything else. */
+static unsigned id_of_reference(const char *ref)
+{
+    const char *at = ref == NULL ? NULL : strrchr(ref, '-');
+    unsigned id = 0;
+
+    return at != NULL && strncmp(ref, "vim.vm.Snapshot:", 16) == 0 && read_id(at + 1, &id) ? id : 0;
+}
+
 int snapshot_parse_info(const char *text, size_t bytes, struct snapshot_tree *out, struct err *e)
 {
     struct vimdump *d = NULL;
@@ -117,6 +138,7 @@ int snapshot_parse_info(const char *text, size_t bytes, struct snapshot_tree *ou
         err_set(e, ERR_CORRUPT, "the host's answer is no list of snapshots");
         goto out;
     }
+    out->current = id_of_reference(vimnode_text(vimdump_root(d), "currentSnapshot"));
     roots = vimnode_at(vimdump_root(d), "rootSnapshotList");
     if (roots != NULL && roots->kind == VIMNODE_ARRAY && walk_info(roots, out, e) != 0)
         goto out;
@@ -164,18 +186,6 @@ static int64_t read_created(const char *text)
     t.tm_mon -= 1;
     t.tm_year -= 1900;
     return (int64_t)timegm(&t);
-}
-
-/* A number that stands alone; one too large to be an id must not be taken for another. */
-static bool read_id(const char *text, unsigned *out)
-{
-    enum { ID_DIGITS_MAX = 9 };
-    size_t digits = strspn(text, "0123456789");
-
-    if (digits == 0 || digits > ID_DIGITS_MAX || strchr(" \r\n", text[digits]) == NULL)
-        return false;
-    *out = (unsigned)strtoul(text, NULL, 10);
-    return true;
 }
 
 int snapshot_parse_get(const char *text, struct snapshot_tree *out, struct err *e)
@@ -389,6 +399,26 @@ int snapshot_task_look(struct host *h, unsigned vmid, const char *operation,
             break;
     }
     return 0;
+}
+
+bool snapshot_is_below(const struct snapshot_tree *t, unsigned lower, unsigned upper)
+{
+    size_t at = 0;
+    unsigned depth;
+
+    while (at < t->count && t->items[at].id != upper)
+        at++;
+    if (at == t->count)
+        return false;
+    depth = t->items[at].depth + 1;
+    /* Backwards, the next one that is less deep is the parent. */
+    for (size_t i = at + 1; i-- > 0;)
+        if (t->items[i].depth < depth) {
+            depth = t->items[i].depth;
+            if (t->items[i].id == lower)
+                return true;
+        }
+    return false;
 }
 
 void snapshot_sight(const struct snapshot_tree *t, const char *token, const char *name,

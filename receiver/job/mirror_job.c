@@ -133,6 +133,31 @@ static int begin_mirror(void *store, const struct store_disk *given, size_t coun
     return rc;
 }
 
+static void head_of_mirror(void *store, struct store_head *out)
+{
+    struct work *w = store;
+    struct mirror_head head;
+
+    mirror_head(w->mirror, &head);
+    *out = (struct store_head){ .generation = head.number, .next = head.number + 1 };
+    snprintf(out->store_id, sizeof out->store_id, "mirror:%s", head.mirror);
+    snprintf(out->generation_id, sizeof out->generation_id, "%s", head.id);
+}
+
+static bool mirror_holds(void *store, size_t index, struct digest *root)
+{
+    struct work *w = store;
+
+    return mirror_run_held(w->run, index, root);
+}
+
+static int unstage_mirror(void *store, size_t index, struct err *e)
+{
+    struct work *w = store;
+
+    return mirror_run_unstage(w->run, index, e);
+}
+
 static int mirror_sink(void *store, size_t index, struct sink **out, struct err *e)
 {
     struct work *w = store;
@@ -240,6 +265,9 @@ static void complete_mirror(void *store, struct vm_result *v)
 static const struct vm_store mirror_store = {
     .open = open_mirror,
     .begin = begin_mirror,
+    .head = head_of_mirror,
+    .held = mirror_holds,
+    .unstage = unstage_mirror,
     .sink = mirror_sink,
     .file = put_file,
     .commit = commit_mirror,

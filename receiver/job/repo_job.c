@@ -70,6 +70,7 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
         .block_bytes = w->options->block_bytes,
         .no_parent = job->options->full,
         .only_look = job->options->dry_run,
+        .ask_when = w->options->ask_first,
     };
     struct repo_disk *disks;
     int rc;
@@ -95,6 +96,37 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
     for (size_t i = 0; i < count; i++)
         if (repo_run_disk(w->run, i)->resumed)
             log_note("%s: %s: an unfinished run is gone on with", job->vm->name, given[i].slot);
+    return 0;
+}
+
+static void head_of_repository(void *store, struct store_head *out)
+{
+    struct work *w = store;
+    char repository[REPO_KEY_HEX_BYTES], vm[REPO_KEY_HEX_BYTES];
+    struct repo_head head;
+
+    repo_run_head(w->run, &head);
+    repo_key_hex(&head.repository, repository);
+    repo_key_hex(&head.vm, vm);
+    *out = (struct store_head){ .generation = head.number, .next = head.next };
+    snprintf(out->store_id, sizeof out->store_id, "repository:%s/%s", repository, vm);
+    if (head.number > 0)
+        repo_key_hex(&head.key, out->generation_id);
+}
+
+static bool repository_holds(void *store, size_t index, struct digest *root)
+{
+    struct work *w = store;
+
+    return repo_run_held(w->run, index, root);
+}
+
+static int unstage_repository(void *store, size_t index, struct err *e)
+{
+    struct work *w = store;
+
+    (void)e;
+    repo_run_unstage(w->run, index);
     return 0;
 }
 
@@ -182,6 +214,9 @@ static void complete_repository(void *store, struct vm_result *v)
 static const struct vm_store repository_store = {
     .open = open_repository,
     .begin = begin_repository,
+    .head = head_of_repository,
+    .held = repository_holds,
+    .unstage = unstage_repository,
     .sink = repository_sink,
     .file = put_file,
     .commit = commit_repository,

@@ -64,7 +64,11 @@ static int next_piece(void *context, void *item, struct err *e)
         return -1;
     p->offset_bytes = c->found_bytes;
     p->zero = x.kind == EXTENT_ZERO;
-    p->length_bytes = p->zero ? x.length_bytes : min_u64(x.length_bytes, c->piece_bytes);
+    p->length_bytes = x.length_bytes;
+    if (!p->zero)
+        p->length_bytes = min_u64(x.length_bytes, c->piece_bytes);
+    else if (c->to.kind != OUTPUT_IMAGE)
+        p->length_bytes = min_u64(x.length_bytes, OUTPUT_ZEROS_BYTES);
     c->found_bytes += p->length_bytes;
     return 1;
 }

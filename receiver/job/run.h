@@ -20,6 +20,8 @@
 #include "receiver/base/sizes.h"
 #include "receiver/host/snapshot.h"
 
+struct data_ports;
+struct pacer;
 struct state;
 struct transport;
 
@@ -59,6 +61,8 @@ struct run_connector {
     int (*open)(void *context, struct transport **out, struct err *e);
 };
 
+enum { PARALLEL_MAX = 16 };
+
 /* What every run over VMs of a host takes. */
 struct run_options {
     const char *host;      /* as the user wrote it, for messages and records */
@@ -78,12 +82,19 @@ struct run_options {
     uint64_t bwlimit;       /* bytes per second on the data channel; 0: none was given */
     enum snapshot_quiesce quiesce;
     struct disk_list exclude;
-    struct disk_list only;                           /* count 0: all */
-    uint64_t max_snapshot_age_s;                     /* 86400 */
-    struct size_or_share min_free;                   /* 10 % */
-    uint64_t stall_timeout_s;                        /* 600 */
+    struct disk_list only;         /* count 0: all */
+    uint64_t max_snapshot_age_s;   /* 86400 */
+    bool retain_snapshot;          /* the run's snapshot stays, as a hint for the next run */
+    uint64_t max_retained_age_s;   /* 691200 */
+    bool max_retained_age_given;   /* it then holds for those that are kept already, too */
+    struct size_or_share min_free; /* 10 % */
+    uint64_t stall_timeout_s;      /* 600 */
     int (*ask)(void *context, const char *question); /* 1 yes, 0 no; NULL: no terminal, so no */
     void *ask_context;
+    unsigned parallel; /* VMs at once, at most PARALLEL_MAX; 0 as 1 */
+    /* Set where several are at work: what they share.  NULL: nothing. */
+    struct data_ports *ports;
+    struct pacer *pacer; /* bwlimit holds for all of them together */
 };
 
 struct mirror_options {
@@ -184,6 +195,9 @@ struct run_result {
 struct vm_result *run_result_add(struct run_result *r, const char *vm, struct err *e);
 struct disk_result *vm_result_add_disk(struct vm_result *v, const char *slot, struct err *e);
 void run_result_free(struct run_result *r);
+
+/* Put the VMs of `from` behind those of r; `from` is empty afterwards.  ERR_SYSTEM. */
+int run_result_move(struct run_result *r, struct run_result *from, struct err *e);
 
 /* ---- Events ---- */
 

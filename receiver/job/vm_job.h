@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "receiver/host/retained.h"
 #include "receiver/job/run.h"
 
 struct err;
@@ -47,16 +48,30 @@ struct store_made {
     char id[GENERATION_ID_BYTES];
 };
 
+/* What a store has of the VM before this run. */
+struct store_head {
+    char store_id[RETAINED_STORE_ID_ROOM]; /* of the VM's place in this store, the same for ever */
+    uint64_t generation;                   /* the newest; 0: none, and no id */
+    char generation_id[GENERATION_ID_BYTES];
+    uint64_t next; /* the number that a commit of this run would get */
+};
+
 /*
- * A store for one VM at a time, in this order: open, begin, then sinks, files, commit, complete,
- * close.  `s` is what open made; close comes once for it, also after a failure.  Codes are those of
- * the store's own functions.
+ * A store, for each VM in this order (with --parallel for several at once, each in a thread): open,
+ * begin, head, then sinks, files, commit, complete, close.  `s` is what open made; close comes once
+ * for it, also after a failure.  Codes are those of the store's own functions.
  */
 struct vm_store {
     /* Find the VM's place; long work of the store may happen here. */
     int (*open)(const struct vm_job *job, void **s, struct err *e);
     /* *first: the store has no generation of this VM yet. */
     int (*begin)(void *s, const struct store_disk *disks, size_t count, bool *first, struct err *e);
+    void (*head)(void *s, struct store_head *out);
+    /* Does the newest generation have this disk, and is nothing wrong with it?  Then *root says
+     * what it is. */
+    bool (*held)(void *s, size_t index, struct digest *root);
+    /* Throw away what an unfinished run has staged of a disk: before its sink is asked for. */
+    int (*unstage)(void *s, size_t index, struct err *e);
     int (*sink)(void *s, size_t index, struct sink **out, struct err *e);
     int (*file)(void *s, const char *name, const void *data, size_t count, struct err *e);
     int (*commit)(void *s, const struct store_facts *facts, struct store_made *out, struct err *e);

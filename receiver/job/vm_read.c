@@ -11,6 +11,8 @@
 #include "protocol/block/source.h"
 #include "protocol/vmdk/chain.h"
 #include "protocol/vmdk/files.h"
+#include "protocol/vmdk/since.h"
+#include "protocol/wire/crypto.h"
 #include "protocol/wire/record.h"
 #include "receiver/base/failpoint.h"
 #include "receiver/base/log.h"
@@ -23,6 +25,7 @@
 #include "receiver/host/snapshot.h"
 #include "receiver/job/address.h"
 #include "receiver/job/hints.h"
+#include "receiver/job/pacer.h"
 #include "receiver/ssh/transport.h"
 #include "receiver/stream/agent_session.h"
 
@@ -36,6 +39,8 @@ enum {
     AGENT_WORKERS = 2,
 };
 #define AGENT_MEMORY_BYTES ((uint64_t)48 << 20)
+#define AGENT_MEMORY_LEAST ((uint64_t)8 << 20)
+#define WINDOW_LEAST ((uint64_t)1 << 20)
 
 static void step(struct vm_read *r, const char *what)
 {
@@ -167,14 +172,17 @@ static enum consistency consistency_of(const struct vm *vm)
 static int take_snapshot(struct vm_read *r, struct err *e)
 {
     struct snapshot_wish wish = {
-        .purpose = JOURNAL_RUN,
+        .purpose = r->keeps ? JOURNAL_KEEP : JOURNAL_RUN,
         .quiesce = r->vm->power == VM_ON ? r->options->quiesce : QUIESCE_NO,
         .store = r->store,
         .wait_ms = r->options->lock_wait_s * 1000,
+        .held = r->held,
     };
 
     if (r->way == CHAIN_DIRECTLY)
         return 0;
+    if (r->keeps)
+        wish.expires = host_now(r->host) + (int64_t)r->options->max_retained_age_s;
     step(r, "taking the snapshot");
     if (snapshot_create(r->host, r->journal, r->vm, &wish, &r->snapshot, e) != 0)
         return -1;
@@ -190,7 +198,7 @@ static void learn_holes(struct vm_read *r, const struct chain_disk *c, struct re
     struct disk_map map;
     struct err e;
 
-    if (hints_maps_are_off(state_fd(r->options->state), r->host->uuid)) {
+    if (hints_are_off(state_fd(r->options->state), HINT_MAPS, r->host->uuid)) {
         log_info("%s: disk %s: this host's maps of holes are not used (%s/no-hole-maps-…)",
                  r->vm->name, d->slot, state_dir(r->options->state));
         return;
@@ -218,7 +226,8 @@ static void ready_disks(struct vm_read *r)
             continue;
         d->transfer.name = d->slot;
         if (c->link_count == 1) {
-            learn_holes(r, c, d);
+            if (!r->audit)
+                learn_holes(r, c, d);
             d->transfer.format = DISK_FLAT;
             d->transfer.path = c->links[0].data_path;
         } else {
@@ -227,7 +236,32 @@ static void ready_disks(struct vm_read *r)
         }
         d->transfer.capacity_bytes = d->capacity_bytes;
         d->transfer.holes = &d->holes;
+        d->transfer.ignore_holes = r->audit;
     }
+}
+
+/* A chain by its tip, or only what was written in it since the link disk->since was frozen. */
+static int open_chain_by_dd(const struct vmdk_config *config, const struct agent_disk *disk,
+                            struct source **out, struct err *e)
+{
+    uint64_t random[SINCE_CHECKS];
+    struct vmdk_chain *c = NULL;
+
+    struct source *whole;
+
+    if (vmdk_chain_open(&c, config, disk->path, e) != 0)
+        return -1;
+    whole = vmdk_chain_source(c);
+    if (disk->since == NULL)
+        *out = whole;
+    if (whole->capacity_bytes != disk->capacity_bytes)
+        err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", disk->path);
+    else if (disk->since == NULL ||
+             (crypto_random(random, sizeof random, e) == 0 &&
+              vmdk_since_place(out, c, disk->since, disk->since_block, random, e) == 0))
+        return 0;
+    vmdk_chain_close(c);
+    return -1;
 }
 
 /* For the source end in this process: a disk by its flat file, or by the tip of its chain. */
@@ -244,12 +278,7 @@ static int open_by_dd(void *context, const struct agent_disk *disk, struct sourc
     if (r->dd_files == NULL && dd_files_new(&r->dd_files, r->host, r->stores, stall_ms, e) != 0)
         return -1;
     config.files = r->dd_files;
-    if (vmdk_source_open(out, &config, disk->path, e) != 0)
-        return -1;
-    if ((*out)->capacity_bytes == disk->capacity_bytes)
-        return 0;
-    source_close(*out);
-    return err_set(e, ERR_SOURCE, "%s is a disk of another size than expected", disk->path);
+    return open_chain_by_dd(&config, disk, out, e);
 }
 
 /* The folders that chains lie in: an agent opens nothing outside them. */
@@ -281,6 +310,12 @@ static void end_session(struct vm_read *r)
     r->session = NULL;
 }
 
+/* Several VMs at once share what one may take. */
+static uint64_t share_of(const struct vm_read *r, uint64_t bytes, uint64_t least)
+{
+    return max_u64(bytes / (r->options->parallel > 0 ? r->options->parallel : 1), least);
+}
+
 static int start_session(struct vm_read *r, struct err *e)
 {
     const struct data_options *data = &r->options->data;
@@ -289,8 +324,9 @@ static int start_session(struct vm_read *r, struct err *e)
         .transport = r->host->transport,
         .mode_set = record_mode_bit(data->security == DATA_AUTH ? RECORD_AUTH : RECORD_ENCRYPT),
         .workers_max = AGENT_WORKERS,
-        .memory_bytes = AGENT_MEMORY_BYTES,
+        .memory_bytes = share_of(r, AGENT_MEMORY_BYTES, AGENT_MEMORY_LEAST),
         .stall_ms = r->options->stall_timeout_s * 1000,
+        .ports = r->options->ports,
         .disk_open = open_by_dd,
         .context = r,
     };
@@ -350,7 +386,9 @@ int vm_read_begin(struct vm_read *r, struct err *e)
         return -1;
     chain_plan_free(&r->plan);
     r->plan = now;
-    if (same_disks(r, &r->plan, e) != 0)
+    if (same_disks(r, &r->plan, e) != 0 ||
+        (r->twice && r->snapshot != NULL &&
+         chain_recheck(r->host, r->vm, r->snapshot, r->stores, &r->plan, e) != 0))
         return -1;
     ready_disks(r);
     if (r->snapshot != NULL && snapshot_reading(r->host, r->snapshot, e) != 0)
@@ -414,14 +452,25 @@ static void notice(void *context, const struct transfer_disk *t, enum transfer_n
     struct vm_read *r = context;
     struct err e;
 
+    if (kind == NOTICE_WRONG_HINT) { /* what follows from it is for the run to say */
+        log_warning("%s: disk %s: %s", r->vm->name, t->name, text);
+        return;
+    }
     if (kind != NOTICE_WRONG_MAP) {
         log_note("%s: disk %s: %s", r->vm->name, t->name, text);
         return;
     }
     log_warning("%s: disk %s: %s; this host's maps are not used any more", r->vm->name, t->name,
                 text);
-    if (hints_turn_maps_off(state_fd(r->options->state), r->host->uuid, &e) != 0)
+    if (hints_turn_off(state_fd(r->options->state), HINT_MAPS, r->host->uuid, &e) != 0)
         log_warning("%s: %s", state_dir(r->options->state), e.text);
+}
+
+static int pace(void *context, size_t payload_bytes, struct err *e)
+{
+    const struct vm_read *r = context;
+
+    return pacer_take(r->options->pacer, payload_bytes, e);
 }
 
 /*
@@ -500,11 +549,13 @@ int vm_read_transfer(struct vm_read *r, struct err *e)
                                                            : CHANNEL_SSH,
         .compress = r->read_path == READ_PATH_AGENT ? r->options->compress : 0,
         .rate_bytes = r->options->bwlimit,
+        .window_bytes = (size_t)share_of(r, TRANSFER_WINDOW_BYTES, WINDOW_LEAST),
         .full = r->options->full,
         .context = r,
         .renew = renew,
         .watch = watch,
         .progress = show,
+        .pace = r->options->pacer != NULL ? pace : NULL,
         .notice = notice,
     };
     struct transfer_disk *row = calloc(r->disk_count > 0 ? r->disk_count : 1, sizeof *row);
@@ -523,6 +574,21 @@ int vm_read_transfer(struct vm_read *r, struct err *e)
             r->disks[i].transfer = row[count++];
     free(row);
     return rc;
+}
+
+int vm_read_again(struct vm_read *r, struct err *e)
+{
+    end_session(r);
+    for (size_t i = 0; i < r->disk_count; i++) {
+        struct transfer_disk *t = &r->disks[i].transfer;
+
+        t->sink = NULL;
+        t->since = NULL;
+        t->totals = (struct sink_totals){ 0 };
+        t->hint_wrong = t->done = false;
+        t->why = (struct err){ 0 };
+    }
+    return vm_read_quiet(r, e) == 0 ? start_session(r, e) : -1;
 }
 
 enum data_carrier vm_read_carrier(const struct vm_read *r)
@@ -554,15 +620,23 @@ int vm_read_settle(struct vm_read *r, struct err *e)
     return 0;
 }
 
+int vm_read_quiet(struct vm_read *r, struct err *e)
+{
+    if (ensure_connected(r, e) != 0 ||
+        (r->orphaned && r->agent_placed && place_wait_ended(r->host, r->placed.folder, e) != 0))
+        return -1;
+    r->orphaned = false;
+    return 0;
+}
+
 /* Snapshot first, its life is to be short; not under an agent that may still read. */
 static int take_back(struct vm_read *r, struct err *e)
 {
     struct err why;
     int rc = 0;
 
-    if (r->orphaned && r->agent_placed && place_wait_ended(r->host, r->placed.folder, e) != 0)
+    if (vm_read_quiet(r, e) != 0)
         return -1;
-    r->orphaned = false;
     if (r->snapshot != NULL) {
         step(r, "removing the snapshot");
         rc = snapshot_remove(r->host, r->snapshot, e);

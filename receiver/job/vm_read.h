@@ -56,6 +56,10 @@ struct vm_read {
     const struct vm *vm; /* with details */
     const struct datastore_list *stores;
     const char *store; /* what the snapshot is for: "mirror /backup" */
+    const char *held;  /* token of a kept snapshot that we hold (retain.h); NULL */
+    bool keeps;        /* our snapshot is to be kept behind the run */
+    bool twice;        /* what lies below our snapshot is read twice before it is believed */
+    bool audit;        /* holes that are only claimed are read */
 
     /* found */
     enum chain_way way;
@@ -75,7 +79,7 @@ struct vm_read {
     struct vmdk_files *dd_files; /* for chains that are read by dd; made with the first */
     uint64_t next_room_ms, next_check_ms;
     bool orphaned; /* an agent was not seen to end: it may still hold the disks open */
-    bool lost; /* the connection could not be opened again, with all tries */
+    bool lost;     /* the connection could not be opened again, with all tries */
     char *listen_address, *dial_address;
 };
 
@@ -92,8 +96,17 @@ int vm_read_begin(struct vm_read *r, struct err *e);
 /* 0 when every readable disk is in its sink (whose `end` was called). */
 int vm_read_transfer(struct vm_read *r, struct err *e);
 
+/*
+ * After a transfer that failed because a change hint was wrong: a new session in which the disks
+ * are read whole, below the same snapshot.  Their sinks must be set anew.
+ */
+int vm_read_again(struct vm_read *r, struct err *e);
+
 /* 0 when nothing changed below us meanwhile; the source end has ended. */
 int vm_read_settle(struct vm_read *r, struct err *e);
+
+/* Connect again if the connection is dead, and see that no agent holds a disk open any more. */
+int vm_read_quiet(struct vm_read *r, struct err *e);
 
 /*
  * End the source end, remove snapshot and agent.  0, or -1: ERR_CLEANUP or ERR_NETWORK, something

@@ -13,6 +13,7 @@
 #include "receiver/base/stop.h"
 #include "receiver/host/host.h"
 #include "receiver/host/snapshot.h"
+#include "receiver/job/retain.h"
 #include "receiver/job/vm_files.h"
 #include "receiver/job/vm_read.h"
 
@@ -26,8 +27,10 @@ struct work {
     const struct vm_store *ops;
     void *store;         /* what ops->open made; NULL before */
     struct sink **sinks; /* one for each disk of read, NULL where none */
+    struct retain retain;
     bool first;
     bool committed;
+    struct store_made made; /* when committed */
     char snapshot_name[SNAPSHOT_NAME_ROOM];
 };
 
@@ -73,7 +76,7 @@ static int look(struct work *w, struct err *e)
             return -1;
         /* Links that we do not read may be another run's, and gone when it has ended. */
         if (snapshot_wait_turn(job->host, job->journal, job->vm, job->options->lock_wait_s * 1000,
-                               e) != 0)
+                               NULL, e) != 0)
             return -1;
         if (look_once(w, e) != 0)
             return -1;
@@ -122,10 +125,21 @@ static int begin_run(struct work *w, struct err *e)
     return rc;
 }
 
+/* How the changes of a disk are found, for the plan. */
+static const char *way_of_changes(const struct work *w, const struct read_disk *d)
+{
+    if (w->job->options->full)
+        return "all is sent";
+    if (w->first)
+        return "for the first time";
+    if (w->retain.audit)
+        return "everything is compared: an audit";
+    return d->transfer.since != NULL ? "what was written since the kept snapshot"
+                                     : "changes by digests";
+}
+
 static void tell_plan(struct work *w)
 {
-    const struct run_options *o = w->job->options;
-
     for (size_t i = 0; i < w->read.disk_count; i++) {
         const struct read_disk *d = &w->read.disks[i];
         char line[600], size[SIZE_TEXT_BYTES];
@@ -141,9 +155,7 @@ static void tell_plan(struct work *w)
                      w->read.read_path == READ_PATH_SSH_DD  ? " with dd over SSH"
                      : w->read.read_path == READ_PATH_AGENT ? " by the agent"
                                                             : "",
-                     o->full    ? "all is sent"
-                     : w->first ? "for the first time"
-                                : "changes by digests");
+                     way_of_changes(w, d));
         if (w->job->events->plan != NULL)
             w->job->events->plan(w->job->events->context, w->job->vm->name, line);
     }
@@ -188,7 +200,6 @@ static int commit(struct work *w, struct err *e)
     struct vm_result *v = w->result;
     size_t count = w->read.disk_count;
     struct store_disk_facts *disks = calloc(count > 0 ? count : 1, sizeof *disks);
-    struct store_made made;
     struct store_facts facts = {
         .time = w->read.frozen,
         .kind = w->first || w->job->options->full ? "full" : "changed",
@@ -222,15 +233,50 @@ static int commit(struct work *w, struct err *e)
                          w->config.items[i].bytes, e) != 0)
             goto out;
     step(w, "committing");
-    if (w->ops->commit(w->store, &facts, &made, e) != 0)
+    if (w->ops->commit(w->store, &facts, &w->made, e) != 0)
         goto out;
     w->committed = true;
-    v->generation = made.number;
-    snprintf(v->id, sizeof v->id, "%s", made.id);
+    v->generation = w->made.number;
+    snprintf(v->id, sizeof v->id, "%s", w->made.id);
     rc = 0;
 out:
     free(disks);
     return rc;
+}
+
+/*
+ * The change hint was wrong.  What has come is told against what it claimed, so the store begins
+ * anew, and every disk is read whole, below the same snapshot.
+ */
+static int transfer_whole(struct work *w, enum retain_fault fault, struct err *e)
+{
+    if (fault == RETAIN_WRONG)
+        retain_distrust(&w->retain);
+    log_warning("%s: %s; its disks are read again, whole", w->job->vm->name, e->text);
+    retain_drop(&w->retain);
+    close_sinks(w);
+    w->ops->close(w->store);
+    w->store = NULL;
+    if (w->ops->open(w->job, &w->store, e) != 0 || begin_run(w, e) != 0)
+        return -1;
+    w->retain.store = w->store;
+    step(w, "reading everything again");
+    if (vm_read_again(&w->read, e) != 0 || open_sinks(w, e) != 0 ||
+        vm_read_transfer(&w->read, e) != 0)
+        return -1;
+    if (fault == RETAIN_MAYBE)
+        retain_distrust(&w->retain);
+    return 0;
+}
+
+static int transfer(struct work *w, struct err *e)
+{
+    enum retain_fault fault;
+
+    if (open_sinks(w, e) == 0 && vm_read_transfer(&w->read, e) == 0)
+        return 0;
+    fault = retain_fault(&w->retain, &w->read, e);
+    return fault != RETAIN_NONE ? transfer_whole(w, fault, e) : -1;
 }
 
 /* From the agent's place to the published commit record. */
@@ -238,16 +284,20 @@ static int read_and_commit(struct work *w, struct err *e)
 {
     struct vm_result *v = w->result;
 
-    if (vm_read_begin(&w->read, e) != 0)
+    w->read.keeps = w->retain.keeps;
+    w->read.twice = w->retain.keeps || w->retain.usable;
+    w->read.audit = w->retain.audit;
+    w->read.held = retain_token(&w->retain);
+    if (vm_read_begin(&w->read, e) != 0 || retain_judge(&w->retain, &w->read, e) != 0)
         return -1;
     v->consistency = w->read.consistency;
     v->read_path = w->read.read_path;
-    v->change_source = w->first || w->job->options->full ? CHANGE_FULL : CHANGE_DIGEST;
     if (w->read.snapshot != NULL)
         snprintf(w->snapshot_name, sizeof w->snapshot_name, "%s", w->read.snapshot->name);
     tell_plan(w);
-    if (open_sinks(w, e) != 0 || vm_read_transfer(&w->read, e) != 0)
+    if (transfer(w, e) != 0)
         return -1;
+    v->change_source = retain_source(&w->retain, &w->read, w->first);
     v->data_channel = vm_read_carrier(&w->read);
     if (vm_read_settle(&w->read, e) != 0)
         return -1;
@@ -304,6 +354,19 @@ static void complete(struct work *w)
         w->ops->complete(w->store, w->result);
 }
 
+/* What is still on the host by our fault, for the result. */
+static void note_left(struct work *w, bool good, const struct err *why)
+{
+    struct err e = *why;
+
+    err_add(&e, "something of this run is left on the host (`vmferry cleanup` takes it away)");
+    w->result->cleanup_left = true;
+    if (good && w->result->why.code == ERR_NONE)
+        w->result->why = e; /* the report shows it */
+    else
+        log_warning("%s: %s", w->job->vm->name, e.text);
+}
+
 static int run(struct work *w, struct err *e)
 {
     const struct vm_job *job = w->job;
@@ -319,21 +382,19 @@ static int run(struct work *w, struct err *e)
         w->result->outcome = OUTCOME_SKIPPED;
         return 0;
     }
+    if (retain_begin(&w->retain, job, w->store, e) != 0)
+        return -1;
     step(w, "reading the configuration");
     if (vm_config_read(job->host, job->vm, &w->stores, &w->config, e) != 0)
         return -1;
     rc = read_and_commit(w, e);
     close_sinks(w);
-    /* The snapshot goes whatever came out, and before the images are touched: its life is short. */
-    if (vm_read_release(&w->read, &why) != 0) {
-        w->result->cleanup_left = true;
-        err_add(&why,
-                "something of this run is left on the host (`vmferry cleanup` takes it away)");
-        if (rc == 0)
-            w->result->why = why; /* the report shows it */
-        else
-            log_warning("%s: %s", job->vm->name, why.text);
-    }
+    if (rc == 0 && retain_finish(&w->retain, &w->read, &w->made, &why) != 0)
+        note_left(w, true, &why);
+    /* The snapshot goes whatever came out, unless it is kept on purpose, and before the images are
+     * touched: its life is short. */
+    if (vm_read_release(&w->read, &why) != 0)
+        note_left(w, rc == 0, &why);
     fill_disks(w);
     if (rc == 0)
         complete(w);
@@ -355,6 +416,7 @@ void vm_run(const struct vm_job *job, struct vm_result *result)
         if (e.os == ENOSPC || e.os == EDQUOT)
             log_note("%s: make room there and run again: what has come is kept", job->vm->name);
     }
+    retain_end(&w.retain);
     vm_read_free(&w.read);
     vm_config_free(&w.config);
     if (w.store != NULL)

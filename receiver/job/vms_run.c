@@ -10,6 +10,7 @@
 #include "receiver/host/host.h"
 #include "receiver/host/inventory.h"
 #include "receiver/host/reaper.h"
+#include "receiver/job/vms_pool.h"
 #include "receiver/ssh/transport.h"
 
 static bool asked_to_stop(void *context)
@@ -22,9 +23,13 @@ static bool asked_to_stop(void *context)
  * What earlier runs (vm_uuid NULL), or the failed run of one VM, left on this host goes; what
  * cannot go is said, and stops nothing.  *left tells whether something stays.
  */
-static int reap(struct host *h, struct journal *j, const char *vm_uuid, bool *left, struct err *e)
+static int reap(struct host *h, struct journal *j, const struct run_options *o, const char *vm_uuid,
+                bool *left, struct err *e)
 {
-    struct reaper_options options = { .vm_uuid = vm_uuid };
+    struct reaper_options options = {
+        .vm_uuid = vm_uuid,
+        .retained_age = o->max_retained_age_given ? o->max_retained_age_s : 0,
+    };
     struct reaped_list list = { 0 };
     int rc = reaper_run(h, j, &options, &list, e);
 
@@ -96,15 +101,6 @@ out:
     return rc;
 }
 
-static bool uuid_shared(const struct vm_list *vms, size_t index)
-{
-    for (size_t i = 0; i < vms->count; i++)
-        if (i != index && vms->items[index].instance_uuid[0] != 0 &&
-            strcmp(vms->items[i].instance_uuid, vms->items[index].instance_uuid) == 0)
-            return true;
-    return false;
-}
-
 /*
  * A snapshot of a failed run that came late may go now.  What the run itself could not remove is
  * left alone: it was tried three times a moment ago, and stays in the journal.
@@ -117,7 +113,13 @@ static void tidy(const struct vm_job *job, const struct vm_result *v)
     if (v->outcome != OUTCOME_FAILED || v->cleanup_left || job->options->dry_run ||
         !(*job->transport)->ops->alive(*job->transport, NULL))
         return;
-    reap(job->host, job->journal, job->vm->instance_uuid, &left, &e);
+    reap(job->host, job->journal, job->options, job->vm->instance_uuid, &left, &e);
+}
+
+static void run_one(const struct vm_job *job, struct vm_result *v)
+{
+    vm_run(job, v);
+    tidy(job, v);
 }
 
 static int run_vms(const struct vms_job *o, const struct run_events *events, struct host *h,
@@ -125,36 +127,22 @@ static int run_vms(const struct vms_job *o, const struct run_events *events, str
 {
     struct vm_list vms = { 0 };
     struct choice c = { 0 };
+    struct vms_pool pool = {
+        .job = o,
+        .events = events,
+        .host = h,
+        .transport = t,
+        .journal = j,
+        .vms = &vms,
+        .run = run_one,
+    };
     int rc = -1;
 
     if (host_vms(h, &vms, e) != 0 || choose(o, &vms, events, &c, out, e) != 0)
         goto out;
-    for (size_t i = 0; i < c.count; i++) {
-        struct vm_job job = {
-            .job = o,
-            .options = o->options,
-            .events = events,
-            .host = h,
-            .transport = t,
-            .journal = j,
-            .vm = &vms.items[c.picked[i]],
-            .uuid_shared = uuid_shared(&vms, c.picked[i]),
-        };
-        struct vm_result *v;
-
-        if (stop_check(e) != 0)
-            goto out;
-        v = run_result_add(out, job.vm->name, e);
-        if (v == NULL)
-            goto out;
-        if (events->vm_begin != NULL)
-            events->vm_begin(events->context, job.vm->name, i, c.count);
-        vm_run(&job, v);
-        tidy(&job, v);
-        if (events->vm_end != NULL)
-            events->vm_end(events->context, v);
-    }
-    rc = stop_check(e);
+    pool.picked = c.picked;
+    pool.count = c.count;
+    rc = vms_pool_run(&pool, out, e);
 out:
     free(c.picked);
     vm_list_free(&vms);
@@ -182,7 +170,7 @@ int vms_run(const struct vms_job *job, const struct run_events *events, struct r
     if (host_identify(&h, e) != 0)
         goto out;
     log_info("%s: %s", o->host_name, h.product);
-    if (!o->dry_run && reap(&h, j, NULL, &left, e) != 0)
+    if (!o->dry_run && reap(&h, j, o, NULL, &left, e) != 0)
         goto out;
     rc = run_vms(job, events, &h, &t, j, out, e);
 

@@ -586,6 +586,15 @@ uint64_t mirror_newest(const struct mirror *m)
     return m->part ? 0 : m->store.newest.number;
 }
 
+void mirror_head(const struct mirror *m, struct mirror_head *out)
+{
+    *out = (struct mirror_head){ 0 };
+    id_hex(m->store.identity.mirror, out->mirror);
+    out->number = mirror_newest(m);
+    if (out->number > 0)
+        id_hex(m->store.newest.id, out->id);
+}
+
 unsigned mirror_keep(const struct mirror *m)
 {
     return (unsigned)m->store.newest.keep;

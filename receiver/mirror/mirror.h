@@ -85,6 +85,14 @@ const char *mirror_folder(const struct mirror *m);
 /* The number of the newest generation; 0 when there is none yet. */
 uint64_t mirror_newest(const struct mirror *m);
 
+/* What of the VM is here, for whoever remembers having put it here. */
+struct mirror_head {
+    char mirror[MIRROR_ID_HEX_BYTES];
+    uint64_t number; /* of the newest generation; 0: none yet, and no id */
+    char id[MIRROR_ID_HEX_BYTES];
+};
+void mirror_head(const struct mirror *m, struct mirror_head *out);
+
 /* The stored number of earlier generations to keep. */
 unsigned mirror_keep(const struct mirror *m);
 
@@ -137,6 +145,18 @@ int mirror_run_begin(struct mirror_run **out, struct mirror *m,
                      size_t count, struct err *e);
 
 const struct mirror_disk_state *mirror_run_disk(const struct mirror_run *run, size_t index);
+
+/*
+ * Is the image just what its digests say, and nothing lost of it?  Then *root is that of its
+ * content.  False for a new disk as well.
+ */
+bool mirror_run_held(const struct mirror_run *run, size_t index, struct digest *root);
+
+/*
+ * Throw away what an unfinished run has staged for a disk: what comes now is told against the
+ * newest generation alone.  Before its sink is asked for.
+ */
+int mirror_run_unstage(struct mirror_run *run, size_t index, struct err *e);
 
 /*
  * The sink of an included disk (protocol/stream/sink.h).  One at a time for each disk; close it

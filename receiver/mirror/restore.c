@@ -55,10 +55,16 @@ static int copy_zeros(struct copy *k, uint64_t first, uint64_t end, struct err *
     uint64_t from = first * k->c.shape.block_bytes;
     uint64_t to = min_u64(end * k->c.shape.block_bytes, k->c.shape.capacity_bytes);
 
-    if (first == end)
-        return 0;
-    return output_zeros(&k->to, from, to - from, e) != 0 ? -1
-                                                         : tree_add_zeros(k->tree, end - first, e);
+    while (from < to) {
+        uint64_t now = min_u64(to - from, OUTPUT_ZEROS_BYTES);
+
+        if (k->to.kind == OUTPUT_IMAGE)
+            now = to - from;
+        if (env_check(&k->c.s->env, e) != 0 || output_zeros(&k->to, from, now, e) != 0)
+            return -1;
+        from += now;
+    }
+    return tree_add_zeros(k->tree, end - first, e);
 }
 
 static int copy_blocks(struct copy *k, struct err *e)

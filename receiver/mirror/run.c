@@ -470,6 +470,34 @@ const struct mirror_disk_state *mirror_run_disk(const struct mirror_run *run, si
     return &run->disks[index].state;
 }
 
+bool mirror_run_held(const struct mirror_run *run, size_t index, struct digest *root)
+{
+    const struct manifest *m = &run->m->store.newest;
+    const struct run_disk *d = &run->disks[index];
+
+    assert(index < run->count);
+    if (d->base == NULL || d->state.digests_distrusted || d->was_suspect || d->old_lost)
+        return false;
+    for (size_t i = 0; i < m->damage_count; i++)
+        if (m->damages[i].disk == d->base->number && m->damages[i].generation == m->number)
+            return false;
+    *root = d->base->root;
+    return true;
+}
+
+int mirror_run_unstage(struct mirror_run *run, size_t index, struct err *e)
+{
+    struct run_disk *d = &run->disks[index];
+
+    assert(index < run->count && !d->sink_open && !d->ended && !run->dry);
+    if (d->base == NULL)
+        return 0;
+    if (redo_drop(d, e) != 0)
+        return err_add(e, "%s", d->slot);
+    d->state.resumed = false;
+    return 0;
+}
+
 int mirror_run_sink(struct mirror_run *run, size_t index, struct sink **out, struct err *e)
 {
     struct run_disk *d = &run->disks[index];

@@ -197,7 +197,7 @@ int repo_open(struct repo **out, struct storage *s, const struct repo_open_optio
             err_add(e, "the repository is in use");
         goto fail;
     }
-    if (vault_new(&r->vault, &r->config.repository, e) != 0 ||
+    if (ask_tables_new(&r->asks, e) != 0 || vault_new(&r->vault, &r->config.repository, e) != 0 ||
         unlock(r, &options->unlock, e) != 0 || read_epoch(r, e) != 0)
         goto fail;
     if (index_open(&r->index, s, r->vault, r->epoch, options->cache_dir, &r->env, e) != 0)
@@ -227,6 +227,7 @@ void repo_close(struct repo *r)
     config_free(&r->config);
     storage_lock_release(r->forget_lock);
     storage_lock_release(r->lock);
+    ask_tables_free(r->asks);
     pthread_mutex_destroy(&r->write_lock);
     pthread_mutex_destroy(&r->opener_lock);
     free(r);

@@ -64,6 +64,10 @@ struct repo_run_options {
     uint32_t block_bytes; /* for new disks; 0: the repository's */
     bool no_parent;       /* say nothing of what is held: the source sends everything */
     bool only_look;       /* for a dry run: no lock, no sink, no commit; read-only will do */
+    /* Whether the source asks before it sends (enum asking_when of the protocol).  ASKING_SLOW is
+     * ASKING_NEVER in an encrypted repository; ASKING_ALWAYS reads there, in repo_run_begin, all
+     * blocks of the host's generations. */
+    uint8_t ask_when;
 };
 
 /*
@@ -80,6 +84,27 @@ uint64_t repo_run_parent(const struct repo_run *run);
 
 /* When the parent's disks were frozen, seconds since 1970. */
 uint64_t repo_run_parent_time(const struct repo_run *run);
+
+/* What the repository has of the VM, for whoever remembers having put it there. */
+struct repo_head {
+    struct repo_key repository, vm;
+    uint64_t number; /* of the parent; 0: none, and no key */
+    struct repo_key key;
+    uint64_t next; /* the number that this run's generation gets */
+};
+void repo_run_head(const struct repo_run *run, struct repo_head *out);
+
+/*
+ * Does the parent hold the disk whole, as far as is known?  Then *root is that of its content.
+ * False for a new disk as well.
+ */
+bool repo_run_held(const struct repo_run *run, size_t index, struct digest *root);
+
+/*
+ * Forget what an unfinished run has stored of a disk: what comes now is told against the parent
+ * alone.  Before its sink is asked for.
+ */
+void repo_run_unstage(struct repo_run *run, size_t index);
 
 /* The VM's key in the repository: for pins and tags of what the run makes. */
 void repo_run_vm(const struct repo_run *run, struct repo_key *out);

@@ -9,6 +9,7 @@
 
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
+#include "protocol/wire/messages.h"
 #include "receiver/base/clock.h"
 #include "receiver/base/failpoint.h"
 #include "receiver/base/names.h"
@@ -254,6 +255,16 @@ int run_partial(struct run_disk *d, const struct tree_spine *spine, struct err *
 
 /* --- the run --- */
 
+/* Where that takes long, before anything on the host waits for it. */
+static int get_ready_to_answer(struct repo_run *run, struct err *e)
+{
+    struct ask_table *unused;
+
+    if (run->ask_when == ASKING_NEVER || !vault_sealed(run->repo->vault))
+        return 0;
+    return ask_table_of(&unused, run->repo, run->host_uuid, e);
+}
+
 static int set_up(struct repo_run *run, const struct repo_vm *vm,
                   const struct repo_run_options *options, const struct repo_disk *disks,
                   size_t count, struct err *e)
@@ -292,7 +303,7 @@ static int set_up(struct repo_run *run, const struct repo_vm *vm,
             return -1;
         run->disks[i].state.distrusted = damaged > 0 || run->no_parent;
     }
-    return find_partials(run, e);
+    return find_partials(run, e) != 0 ? -1 : get_ready_to_answer(run, e);
 }
 
 int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *vm,
@@ -309,6 +320,9 @@ int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *
     run->repo = r;
     run->no_parent = options->no_parent;
     run->only_look = options->only_look;
+    run->ask_when = options->no_parent ? ASKING_NEVER : options->ask_when;
+    if (run->ask_when == ASKING_SLOW && vault_sealed(r->vault))
+        run->ask_when = ASKING_NEVER;
     randombytes_buf(&run->session, sizeof run->session);
     if (set_up(run, vm, options, disks, count, e) != 0) {
         repo_run_end(run);
@@ -331,6 +345,36 @@ uint64_t repo_run_parent_time(const struct repo_run *run)
 const struct repo_disk_state *repo_run_disk(const struct repo_run *run, size_t index)
 {
     return &run->disks[index].state;
+}
+
+void repo_run_head(const struct repo_run *run, struct repo_head *out)
+{
+    struct repo_facts facts;
+
+    repo_facts(run->repo, &facts);
+    *out = (struct repo_head){ .repository = facts.key,
+                               .vm = run->vm,
+                               .number = run->parent.number,
+                               .key = run->parent.key,
+                               .next = run->newest + 1 };
+}
+
+bool repo_run_held(const struct repo_run *run, size_t index, struct digest *root)
+{
+    const struct run_disk *d = &run->disks[index];
+
+    if (d->base == NULL || d->state.distrusted)
+        return false;
+    *root = d->base->root;
+    return true;
+}
+
+void repo_run_unstage(struct repo_run *run, size_t index)
+{
+    struct run_disk *d = &run->disks[index];
+
+    partial_free(&d->found);
+    d->state.resumed = false;
 }
 
 int repo_run_sink(struct repo_run *run, size_t index, struct sink **out, struct err *e)
@@ -580,6 +624,7 @@ int repo_run_commit(struct repo_run *run, const struct repo_run_facts *facts,
     out->number = g.number;
     out->key = g.key;
     clean_up(run);
+    ask_table_committed(r, &g);
     rc = 0;
 
 out:

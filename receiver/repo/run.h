@@ -33,6 +33,7 @@ struct repo_run {
     uint64_t newest;               /* number given last */
     uint64_t session;
     bool no_parent, only_look, committed;
+    uint8_t ask_when;
     struct run_disk *disks;
     size_t count;
     struct repo_generation_file *files;

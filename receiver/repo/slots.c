@@ -23,10 +23,12 @@ static const char KEYS[] = "keys/", FILE_WORD[] = "vmferry-key-1 ";
 
 enum {
     SLOTS_MAX = 64,
-    PASSES_DEFAULT = 3,
+    PASSES_DEFAULT = 4,
     FILE_LINE_BYTES = sizeof FILE_WORD - 1 + 2 * REPO_KEY_BYTES + 1 + 2 * REPO_KEY_FILE_BYTES,
 };
-#define MEMORY_DEFAULT ((uint64_t)256 << 20)
+/* As much work as libsodium's moderate guess, 3 passes over 256 MiB; but that is all the memory of
+ * its own that a backup may take. */
+#define MEMORY_DEFAULT ((uint64_t)192 << 20)
 
 /* --- one slot as an object --- */
 

@@ -14,10 +14,7 @@
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 
-enum {
-    PAGE = 4096,
-    ZEROING_BYTES = 64 << 20, /* in one request: so that a stop is not kept waiting */
-};
+enum { PAGE = 4096 };
 
 static const uint8_t zeros[64 << 10];
 
@@ -170,7 +167,7 @@ static int zero_device(struct output *o, uint64_t offset, uint64_t count, struct
 
     atomic_store(&o->dirty, true);
     while (offset < end) {
-        uint64_t now = min_u64(end - offset, ZEROING_BYTES);
+        uint64_t now = min_u64(end - offset, OUTPUT_ZEROS_BYTES);
         int rc = 0;
 
         if (offset % o->align_bytes != 0)

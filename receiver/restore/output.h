@@ -15,6 +15,10 @@
 
 struct err;
 
+/* A multiple of every block size: who writes longer runs of zeros where that may take time should
+ * look for a stop in between. */
+enum { OUTPUT_ZEROS_BYTES = 64 << 20 };
+
 enum output_kind { OUTPUT_IMAGE, OUTPUT_DEVICE, OUTPUT_STREAM };
 
 struct output {

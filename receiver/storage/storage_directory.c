@@ -18,6 +18,7 @@
 #include "receiver/base/publish.h"
 #include "receiver/storage/directory.h"
 #include "receiver/storage/name_list.h"
+#include "receiver/storage/open_files.h"
 
 static const char LOCKS[] = "locks";
 
@@ -37,6 +38,7 @@ struct directory {
     struct dirty dirty[DIRTY_MAX];
     size_t dirty_count;
     bool poisoned; /* an fsync failed: nothing can be made durable any more */
+    struct open_files files;
 };
 
 struct file_upload {
@@ -321,26 +323,37 @@ static int size_of(int fd, uint64_t *out, struct err *e)
     return 0;
 }
 
+static int read_at(int fd, uint64_t offset_bytes, void *out, size_t count, struct err *e)
+{
+    uint64_t size, end;
+
+    if (size_of(fd, &size, e) != 0)
+        return -1;
+    if (!checked_add(offset_bytes, count, &end) || end > size)
+        return err_set(e, ERR_CORRUPT, "it has %" PRIu64 " bytes, %zu at %" PRIu64 " were wanted",
+                       size, count, offset_bytes);
+    return io_pread_all(fd, out, count, offset_bytes, e);
+}
+
 static int file_read(struct storage *s, const char *name, uint64_t offset_bytes, void *out,
                      size_t count, struct err *e)
 {
-    int fd = open_file(s, name, e);
-    uint64_t size, end;
-    int rc = -1;
+    struct directory *d = directory_of(s);
+    struct open_file *f = open_files_take(&d->files, name);
+    int fd = -1;
+    int rc;
 
-    if (fd < 0)
-        return -1;
-    if (size_of(fd, &size, e) != 0)
-        goto out;
-    if (!checked_add(offset_bytes, count, &end) || end > size) {
-        err_set(e, ERR_CORRUPT, "it has %" PRIu64 " bytes, %zu at %" PRIu64 " were wanted", size,
-                count, offset_bytes);
-        goto out;
+    if (f == NULL) {
+        fd = open_file(s, name, e);
+        if (fd < 0)
+            return -1;
+        f = open_files_keep(&d->files, name, fd);
     }
-    rc = io_pread_all(fd, out, count, offset_bytes, e);
-
-out:
-    io_drop(&fd);
+    rc = read_at(f != NULL ? f->fd : fd, offset_bytes, out, count, e);
+    if (f != NULL)
+        open_files_give(&d->files, f);
+    else
+        io_drop(&fd);
     return rc;
 }
 
@@ -370,6 +383,7 @@ static int file_remove(struct storage *s, const char *name, struct err *e)
         rc = err_sys_write(e, "removing it");
     else
         rc = check_root(d, e);
+    open_files_forget(&d->files, name);
     io_drop(&folder);
     return rc;
 }
@@ -597,6 +611,7 @@ static void file_close(struct storage *s)
     for (size_t i = 0; i < d->dirty_count; i++)
         io_drop(&d->dirty[i].fd);
     io_drop(&d->root);
+    open_files_close(&d->files);
     pthread_mutex_destroy(&d->lock);
     free(d->label);
     free(d);
@@ -620,6 +635,7 @@ int directory_new(struct storage **out, int root, const char *path, struct err *
     d->base = (struct storage){ .ops = &ops, .label = d->label };
     d->root = root;
     pthread_mutex_init(&d->lock, NULL);
+    open_files_init(&d->files);
     *out = &d->base;
     return 0;
 }

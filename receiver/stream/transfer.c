@@ -138,7 +138,7 @@ static int lane_open(struct lane *l, struct err *e)
     open.connection = l->connection;
     if (open.from_bytes > 0)
         open.flags |= STREAM_NO_SAMPLE;
-    if (__atomic_load_n(&l->disk->holes_wrong, __ATOMIC_RELAXED))
+    if (l->disk->ignore_holes || __atomic_load_n(&l->disk->holes_wrong, __ATOMIC_RELAXED))
         open.flags |= STREAM_IGNORE_HOLES;
     id = agent_session_stream_number(*t->session);
     l->disk->over_tcp = l->connection != CONTROL_CONNECTION;
@@ -150,13 +150,22 @@ static int lane_open(struct lane *l, struct err *e)
     return agent_session_stream_open(*t->session, id, &open, e);
 }
 
+static int pace(void *context, size_t payload_bytes, struct err *e)
+{
+    const struct lane *l = context;
+
+    return l->transfer->options->pace(l->transfer->options->context, payload_bytes, e);
+}
+
 static int lane_begin(struct lane *l, struct err *e)
 {
     struct sink_walk_config config = {
         .sink = l->disk->sink,
         .full = l->transfer->options->full,
-        .window_bytes = TRANSFER_WINDOW_BYTES,
+        .window_bytes = l->transfer->options->window_bytes != 0 ? l->transfer->options->window_bytes
+                                                                : TRANSFER_WINDOW_BYTES,
         .warn = warned,
+        .pace = l->transfer->options->pace != NULL ? pace : NULL,
         .context = l,
     };
 

@@ -51,10 +51,12 @@ done
 [ -n "$chosen" ] || { echo "planted.sh: no patch of that name" >&2; exit 2; }
 
 # Without a bug everything is green.
-cmake -S "$tree" -B "$build" -DWITH_STATIC_AGENT=OFF >"$work/cmake.log" 2>&1 ||
-    { cat "$work/cmake.log"; exit 1; }
 targets=$(for patch in $chosen; do field Targets "$patch"; done | tr ' ' '\n' | sort -u)
 tests=$(for patch in $chosen; do field Red "$patch"; done | tr ' ' '\n' | sort -u)
+agent=OFF
+case $targets in *static_agent*) agent=ON ;; esac
+cmake -S "$tree" -B "$build" -DWITH_STATIC_AGENT=$agent >"$work/cmake.log" 2>&1 ||
+    { cat "$work/cmake.log"; exit 1; }
 # shellcheck disable=SC2086 # words
 make_targets $targets || { tail -40 "$work/build.log"; exit 1; }
 for test in $tests; do

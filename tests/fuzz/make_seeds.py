@@ -316,6 +316,20 @@ def journal(kind="snapshot", files=0):
             "".join(f"file={'ab' * 32} agent{i}\n" for i in range(files)) + "end\n")
 
 
+def retained(disks=1, links=2):
+    head = (("token", "0123456789abcdef" * 2), ("store_id", "mirror:" + HEX16), ("generation", 5),
+            ("generation_id", HEX16), ("host_uuid", "5e0f"), ("host_booted", 1795000000), ("host_uptime", 3600),
+            ("vm_uuid", "52aa"), ("vmx", "[ds] a\\x5cb/a.vmx"), ("vmid", 7), ("snapshot_id", 3),
+            ("created", 1795003600))
+    out = "vmferry-retained 1\n" + "".join(f"{k}={v}\n" for k, v in head)
+    for d in range(disks):
+        at = f"/vmfs/volumes/5e0f/a/d{d}"
+        out += f"disk=scsi0:{d}\ndisk_uuid=60 00 {d}\ncapacity=1048576\nroot={HEX16}\nleaf={at}-000002.vmdk\n"
+        for n in range(links):
+            out += f"link={d:04x}{n:04x} seSparse\nlink_file={at}-{n}.vmdk\nlink_data={at}-{n}-sesparse.vmdk\n"
+    return out + f"end={disks}\n"
+
+
 def manifest(disks=1, number=3):
     texts = "".join(f"{k} {v}\n" for k, v in (
         ("kind", "refresh"), ("outcome", "ok"), ("consistency", "crash"), ("data-channel", "tcp"),
@@ -340,6 +354,12 @@ def mirrors():
     put("journal", "cut", journal()[:200])
     put("journal", "word", journal().replace("created\n", "x\n"))
     put("journal", "twice", journal().replace("vmid=7", "vmid=7\nvmid=8"))
+    for disks, links in ((1, 1), (2, 3), (0, 0), (300, 1), (1, 300)):
+        put("retained", f"disks-{disks}-links-{links}", b"\0" + retained(disks, links).encode())
+    put("retained", "no-sum", b"\1" + retained().encode())
+    put("retained", "twice", b"\0" + retained(2).replace("scsi0:1", "scsi0:0").encode())
+    put("retained", "relative", b"\0" + retained().replace("leaf=/", "leaf=").encode())
+    put("retained", "cut", b"\0" + retained(3).encode()[:900])
     for n in (0, 1, 3):
         put("manifest", f"disks-{n}", b"\0" + manifest(n).encode())
     put("manifest", "no-hash", b"\1" + manifest().encode())
@@ -395,6 +415,9 @@ def others():
     put("sink_stream", "odd-end", bytes((0x45,) + all_read + (1, 0xF2, 3, 1)))
     put("sink_stream", "plans", bytes((0x17,)) + bytes((0, 15) + (0x11, 0x10) * 8) * 20)
     put("sink_stream", "damaged", bytes((0x02,) + all_read + (2, 15, 9, 3, 0, 1, 0, 1, 0, 0, 6, 1, 2, 8, 9)))
+    put("sink_stream", "asked", bytes((0x84,) + all_read + (7, 1, 0, 1, 8, 1, 0, 1, 1, 0xF2, 3, 0)))
+    put("sink_stream", "known-unasked", bytes((0x84,) + all_read + (8, 1, 0, 1)))
+    put("sink_stream", "asked-oddly", bytes((0x94,) + all_read + (7, 3, 0x40, 0x88, 0x3C, 2, 7, 0, 0, 8, 0, 0)))
     put("sink_stream", "raw", bytes((0x02, 4, 2, 1, 8, 0)) + b"\1" * 8)
     full = (0, 0, 0, 2, 0, 0, 0, 3, 0, 5, 0, 0xFF, 0xFF, 5, 4, 0xFF, 0xFF)
     put("source_stream", "full", bytes(full + (6, 0)))
@@ -407,6 +430,10 @@ def others():
     put("source_stream", "big", bytes((0, 0, 0)) + bytes((2, 6, 8, 0)) * 12)
     for n in range(3):
         put("source_stream", f"repeat-{n}", bytes((0, 0, 0, 2, 0, 0, 0, 11, 255, n, 0x25, 0, 0)))
+    put("source_stream", "asking", bytes((0, 0, 0, 2, 0, 0, 0, 12, 2, 3, 0, 13, 1, 1, 2, 5, 4, 0xFF, 0xFF, 13, 0, 9, 6, 0)))
+    put("source_stream", "asking-slow", bytes((0, 0, 0, 0x82, 0x20, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0,
+                                               0, 0, 12, 1, 3, 0, 12, 0, 13, 0x19, 1)))
+    put("source_stream", "answer-unasked", bytes((0, 0, 0, 2, 0, 0, 0, 13, 0x18, 4)))
     put("source_stream", "hint", bytes((0, 2, 0, 2, 0, 0, 2, 4, 2, 3, 0, 4, 6, 5, 4, 0xFF, 0xFF, 6, 0)))
     vast = (0, 12, 0, 2, 0, 0, 12)
     put("source_stream", "vast", bytes(vast + (3, 1, 5, 4, 0xFF, 0xFF)))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the repositories good-plain and good-sealed (passphrase `vector`), from receiver/repo/FORMAT.md alone: a
+"""Write the repositories good-plain and good-sealed (passphrase `vector`), and asking.txt, from receiver/repo/FORMAT.md alone: a
 second implementation, so that the text is known to be enough.  Needs libxxhash, libsodium and libzstd at run
 time; nonces and keys are fixed, so that the result is always the same.  Run it in this folder."""
 import ctypes
@@ -178,8 +178,23 @@ def make(folder, sealed):
                vm + struct.pack("<QQ", 1, TIME + 7))
 
 
+def asking(sealed):
+    """What host-uuid may ask for in that repository: a line of asking.txt."""
+    r = Repository.__new__(Repository)
+    r.sealed = sealed
+    text_of_key = b"ask\0" + REPOSITORY + b"host-uuid\0"
+    key = hmac.new(NAME_KEY, text_of_key, "sha256").digest() if sealed else hashlib.sha256(text_of_key).digest()
+    words = ["good-sealed" if sealed else "good-plain", "host-uuid", key.hex()]
+    for block in (bytes(i % 251 for i in range(BLOCK)), b"\x5a" * BLOCK, b"e" * 512):
+        ask_id = hashlib.blake2b(hashlib.sha256(block).digest(), digest_size=32, key=key).digest()
+        words += [r.id(block).hex(), ask_id.hex(), digest(block).hex()]
+    return " ".join(words) + "\n"
+
+
 if __name__ == "__main__":
     os.chdir(os.path.dirname(os.path.abspath(__file__)))
     sodium.sodium_init()
     make("good-plain", False)
     make("good-sealed", True)
+    with open("asking.txt", "w", encoding="ascii") as out:
+        out.write(asking(False) + asking(True))

@@ -158,7 +158,7 @@ class Backups(LocalTest):
     def test_changed_while_read(self):
         """An image that somebody writes to is no generation."""
         self.init()
-        a = self.disk("a", 200 * MB, pieces=[(0, 200 * MB)])
+        a = self.disk("a", 60 * MB, pieces=[(0, 60 * MB)])
         running = harness.Running(self.command("backup", "--json", "--compress", "19", "--repo",
                                                self.repo, "--file", "web=" + a))
         running.wait_sent(MB)

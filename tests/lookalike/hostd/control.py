@@ -27,6 +27,23 @@ class Control:
     def do_stop(self):
         self.server.stopping.set()
 
+    # what others do at a certain command: events.py
+
+    def do_event_add(self, match, requests, nth=1, when="before"):
+        """requests (each a dictionary with `do`), when the nth command comes whose words, joined by
+        blanks, match the regular expression; `after`: when it is done, before it is answered."""
+        self.server.events.add(match, requests, nth, when)
+
+    def do_event_when_open(self, path, requests):
+        """requests, as soon as a session has the file (a path of the host) open."""
+        self.server.events.when_open(self.host.real(path), self.host.is_open, requests)
+
+    def do_events(self):
+        return self.server.events.told()
+
+    def do_events_clear(self):
+        self.server.events.clear()
+
     # the host
 
     def do_knob(self, name, value):
@@ -34,7 +51,7 @@ class Control:
             old = self.host.knobs["read-fault"]
             self.host.knobs.set(name, value)
             try:
-                self.host.read_fault_rows()
+                self.host.read_fault_rows(must_exist=True)
             except (OSError, ValueError):
                 self.host.knobs.set(name, old)
                 raise
@@ -64,6 +81,11 @@ class Control:
             self.server.mount_datastore(d)
             self.host.save()
         return {"name": d.name, "uuid": d.uuid, "path": d.path}
+
+    def do_uptime(self, seconds):
+        """The host has been running for so long."""
+        self.host.boot_time = time.time() - seconds
+        self.host.save()
 
     def do_reboot(self, renumber=False, down=0.0):
         """As a power cut: agents and sessions die, VMs are off, snapshots stay."""
@@ -287,6 +309,28 @@ class Control:
     def do_snapshot_revert(self, vm, id):
         self.host.machine(vm).revert(id)
 
+    def do_discard_leaves(self, vm):
+        self.host.machine(vm).discard_leaves()
+
+    def do_disk_replace(self, vm, slot, path):
+        """path: a raw file, what the disk's base is to hold."""
+        self.host.machine(vm).replace_base(slot, path)
+
+    def do_vm_unregister(self, vm):
+        self.host.unregister(self.host.machine(vm))
+
+    def do_vm_register(self, vmx):
+        return self.host.register(self.host.real(vmx))
+
+    def do_vm_move(self, vm, folder):
+        """Its folder gets another name; a new vmid, as a host that is told so gives."""
+        m = self.host.machine(vm)
+        old, stem = m.folder, os.path.basename(m.record["vmx"])
+        new = os.path.join(os.path.dirname(old), folder)
+        self.host.unregister(m)
+        os.rename(old, new)
+        return self.host.register(os.path.join(new, stem))
+
     def do_consolidate(self, vm):
         self.host.machine(vm).consolidate()
 
@@ -294,6 +338,10 @@ class Control:
         m = self.host.machine(vm)
         return [{k: s[k] for k in ("id", "name", "description", "parent", "quiesced", "state")}
                 for s in m.record["snapshots"]]
+
+    def do_snapshots_made(self, vm):
+        """All snapshots that the VM ever had, in the order of their making."""
+        return self.host.machine(vm).record.get("made", [])
 
     def do_truth(self, vm, slot, out, snapshot=None):
         """Write what a disk held at a snapshot (id, name or `last`; gone or not), or holds now."""

@@ -412,12 +412,15 @@ class Host:
             ]
             dictfile.write_file(os.path.join(self.folder, "run/policy"), "\n".join(rows) + "\n")
 
-    def read_fault_rows(self):
+    def read_fault_rows(self, must_exist=False):
+        """A file may go while the knob names it: a snapshot's removal deletes some."""
         rows = []
         for word in self.knobs["read-fault"].split():
             m = re.match(r"^(eio|stall:(\d+))@(.+):(\d+)\+(\d+)$", word)
             if not m:
                 raise knob_module.KnobError("read-fault: %s is not KIND@FILE:START+LENGTH" % word)
+            if not must_exist and not os.path.exists(self.real(m.group(3))):
+                continue
             st = os.stat(self.real(m.group(3)))
             start, end = int(m.group(4)), int(m.group(4)) + int(m.group(5))
             if m.group(2):

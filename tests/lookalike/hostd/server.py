@@ -15,6 +15,7 @@ import traceback
 from . import isolate, root as root_module, tools
 from .control import Control
 from .esxcli import Esxcli
+from .events import Events
 from .host import Host
 from .knobs import KnobError
 from .machine import Fault
@@ -102,6 +103,7 @@ class Server:
         self.vmkfstools = Vmkfstools(self.host)
         self.esxcli = Esxcli(self.host)
         self.control = Control(self)
+        self.events = Events(self.control.run)
 
     # start and end
 
@@ -374,6 +376,7 @@ class Server:
         delay = self.host.knobs.delay_of(kind)
         if delay:
             time.sleep(delay)
+        self.events.happen(call.argv, "before")
         try:
             status = self.dispatch(kind, call)
         except Exception as e:
@@ -382,6 +385,7 @@ class Server:
             entry["defect"] = repr(e)
             with open(self.path("log/errors.log"), "a", encoding="utf-8") as f:
                 traceback.print_exc(file=f)
+        self.events.happen(call.argv, "after")
         entry.update(status=status, seconds=round(time.time() - started, 4))
         # Logged before the answer: a test that has seen the answer finds the entry.
         self.host.record_call(entry)

@@ -136,6 +136,7 @@ class Snapshots:
                     "state": "on" if memory and self.power == "on" else "off",
                     "parent": self.record["current"], "disks": frozen}
             self.record["snapshots"].append(made)
+            self.record.setdefault("made", []).append({"id": uid, "name": name})
             self.record["current"] = uid
             state = os.path.join(self.folder, "%s-Snapshot%d.vmsn" % (self.file_stem(), uid))
             self.host.write_own(state, b"\xd2\xbe\xd2\xbe" + secrets.token_bytes(28000))
@@ -328,6 +329,57 @@ class Snapshots:
                 if os.path.exists(path):
                     self.delete_link(path)
             self.write_vmsd()
+            self.host.changed()
+
+    def discard_leaves(self):
+        """What was written since the last snapshot is thrown away with the power, as of a disk that
+        is not persistent: the same names, empty again."""
+        with self.lock:
+            current = self.snapshot(self.record["current"])
+            if current is None or self.power == "on":
+                raise Fault("vim.fault.InvalidState", "Only a VM that is off and has a snapshot.")
+            self.close_chains()
+            for d in self.disks():
+                if d.slot not in current["disks"]:
+                    continue
+                parent = Descriptor.load(Descriptor.load(d.path).parent_path)
+                self.delete_link(d.path)
+                child = new_child(self.host, parent, os.path.splitext(d.path)[0],
+                                  self.record.get("deltas"))
+                self.revert_truth(d, current["id"], child)
+            self.close_chains()
+            self.host.changed()
+
+    def replace_base(self, slot, raw_path):
+        """Another disk comes to lie under the name of this one: its base has other bytes and
+        another content id, and whoever did it has made the child fit."""
+        with self.lock:
+            if self.power == "on":
+                raise Fault("vim.fault.InvalidState", "The VM is on.")
+            self.close_chains()
+            disk, links = self.disk(slot), self.links()
+            path = disk.path
+            while links[path] is not None:
+                path = links[path]
+            base = Descriptor.load(path)
+            with open(raw_path, "rb") as new, open(data_path(base), "r+b") as f:
+                f.truncate(0)
+                while True:
+                    piece = new.read(PIECE)
+                    if not piece:
+                        break
+                    f.write(piece)
+                f.truncate(base.capacity)
+            base.cid = "%08x" % (secrets.randbits(32) & 0xfffffffe)
+            base.save()
+            for above, parent in links.items():
+                if parent == path:
+                    child = Descriptor.load(above)
+                    child.parent_cid = base.cid
+                    child.save()
+            self.forget_truth(slot)
+            with Chain(disk.path) as chain:
+                self.truth(slot).begin(chain)
             self.host.changed()
 
     def revert_truth(self, disk, uid, child):

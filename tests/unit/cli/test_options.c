@@ -52,10 +52,13 @@ static void without_options_the_defaults_hold(void **state)
     assert_string_equal(o.operands[2], "/srv");
     assert_int_equal(o.lock_wait_s, 600);
     assert_int_equal(o.max_snapshot_age_s, 86400);
+    assert_false(o.retain_snapshot);
+    assert_int_equal(o.max_retained_age_s, 8 * 86400);
     assert_int_equal(o.stall_timeout_s, 600);
     assert_true(o.min_free.is_share);
     assert_int_equal(o.min_free.percent, 10);
     assert_int_equal(o.compress, COMPRESS_AUTO);
+    assert_int_equal(o.ask_first, ASKING_SLOW);
     assert_int_equal(o.bwlimit, 0);
     assert_int_equal(o.quiesce, QUIESCE_TRY);
     assert_int_equal(o.data.channel, DATA_AUTO);
@@ -113,7 +116,8 @@ static void every_value_is_taken(void **state)
     assert_string_equal(o.agent_file, "a");
     assert_int_equal(parse("mirror --keep 0 --full --compress 19 --quiesce require --exclude-disk "
                            "scsi0:1 --exclude-disk nvme0:0 --max-snapshot-age 2h --min-free 5G "
-                           "--stall-timeout 30s --agent-dir '[ds 1] dir' --yes"),
+                           "--stall-timeout 30s --agent-dir '[ds 1] dir' --yes --retain-snapshot "
+                           "--max-retained-age 3d"),
                      0);
     assert_int_equal(o.compress, 19);
     assert_true(o.full && o.yes);
@@ -121,6 +125,8 @@ static void every_value_is_taken(void **state)
     assert_int_equal(o.exclude_count, 2);
     assert_string_equal(o.exclude[1], "nvme0:0");
     assert_int_equal(o.max_snapshot_age_s, 7200);
+    assert_true(o.retain_snapshot);
+    assert_int_equal(o.max_retained_age_s, 3 * 86400);
     assert_false(o.min_free.is_share);
     assert_int_equal(o.stall_timeout_s, 30);
     assert_string_equal(o.agent_dir, "[ds 1] dir");
@@ -133,6 +139,10 @@ static void every_value_is_taken(void **state)
     assert_int_equal(o.read_data_n, 7);
     assert_int_equal(parse("mirror --block-size 256k"), 0);
     assert_int_equal(o.block_bytes, 256 << 10);
+    assert_int_equal(parse("backup --ask-first yes"), 0);
+    assert_int_equal(o.ask_first, ASKING_ALWAYS);
+    assert_int_equal(parse("backup --ask-first no"), 0);
+    assert_int_equal(o.ask_first, ASKING_NEVER);
     assert_int_equal(parse("mirror --compress none"), 0);
     assert_int_equal(o.block_bytes, 0);
     assert_int_equal(o.compress, 0);
@@ -175,6 +185,7 @@ static void a_wrong_option_is_a_usage_error_that_names_it(void **state)
         { "mirror --compress 20", "--compress" },
         { "mirror --compress 0", "--compress" },
         { "mirror --compress fast", "--compress" },
+        { "backup --ask-first always", "--ask-first" },
         { "mirror --quiesce yes", "try, require, no" },
         { "mirror --data-channel udp", "auto, tcp, ssh" },
         { "mirror --data-security none", "encrypt, auth" },

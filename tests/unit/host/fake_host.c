@@ -246,9 +246,11 @@ static void print_snapshots(struct fake_host *f, struct fake_reply *r)
         fake_print(r, "(vim.vm.SnapshotInfo) null\n");
         return;
     }
-    fake_print(r, "(vim.vm.SnapshotInfo) {\n"
-                  "   currentSnapshot = 'vim.vm.Snapshot:7-snapshot-1', \n"
-                  "   rootSnapshotList = (vim.vm.SnapshotTree) [\n");
+    fake_print(r,
+               "(vim.vm.SnapshotInfo) {\n"
+               "   currentSnapshot = 'vim.vm.Snapshot:7-snapshot-%u', \n"
+               "   rootSnapshotList = (vim.vm.SnapshotTree) [\n",
+               f->snapshots[f->snapshot_count - 1].id);
     for (size_t i = 0; i < f->snapshot_count; i++, indent += 6) {
         fake_print(r,
                    "%*s(vim.vm.SnapshotTree) {\n%*sname = \"%s\", \n%*sid = %u, \n%*screateTime = ",
@@ -392,8 +394,8 @@ static bool print_descriptor(struct fake_host *f, const char *path, struct fake_
                    "parentCID=ffffffff\ncreateType=\"%s\"\n\n# Extent description\n"
                    "RW 20480 VMFS \"web 01-flat.vmdk\"\n\n# The Disk Data Base \n#DDB\n\n"
                    "ddb.adapterType = \"lsilogic\"\nddb.thinProvisioned = \"1\"\n"
-                   "ddb.uuid = \"60 00 C2 90 aa aa bb bb-cc cc 00 00 00 00 00 01\"\n",
-                   f->base_cid, f->base_type);
+                   "ddb.uuid = \"60 00 C2 90 aa aa bb bb-cc cc 00 00 00 00 00 01\"\n%s",
+                   f->base_cid, f->base_type, f->base_ddb != NULL ? f->base_ddb : "");
         return true;
     }
     if (sscanf(path, STORE "/web 01/web 01-%6u.vmdk", &link) != 1 || link == 0 || link > f->links)

@@ -568,33 +568,6 @@ static void entries_of_other_hosts_are_not_looked_at(void **state)
     assert_int_equal(x->f.snapshot_count, 1);
 }
 
-static void a_kept_snapshot_stays_until_its_time(void **state)
-{
-    struct fixture *x = *state;
-    struct reaper_options options = { .retained = true };
-    struct reaped_list l;
-    struct snapshot *s;
-    struct err e;
-
-    x->wish.purpose = JOURNAL_KEEP;
-    x->wish.store = "mirror /backup";
-    x->wish.expires = 1763600000 + 8 * 86400;
-    assert_int_equal(take(x, &s, &e), 0);
-    snapshot_free(s);
-    reap(x, REAPED_RETAINED);
-    assert_int_equal(x->f.snapshot_count, 1);
-    x->f.clock_ms += UINT64_C(8) * 86400 * 1000;
-    reap(x, REAPED_REMOVED);
-    assert_int_equal(x->f.snapshot_count, 0);
-
-    x->wish.expires += 8 * 86400;
-    assert_int_equal(take(x, &s, &e), 0);
-    snapshot_free(s);
-    assert_int_equal(reaper_run(&x->f.host, x->j, &options, &l, &e), 0);
-    assert_int_equal(l.items[0].kind, REAPED_REMOVED);
-    reaped_list_free(&l);
-}
-
 static void leftovers_are_listed_and_a_named_one_removed(void **state)
 {
     struct fixture *x = *state;
@@ -695,6 +668,21 @@ static void a_device_that_forbids_snapshots_needs_the_vm_off(void **state)
     assert_true(why[0] != '\0');
 }
 
+static void filters_in_a_descriptor_are_a_warning(void **state)
+{
+    struct fixture *x = *state;
+    struct chain_plan p;
+
+    plan(x, &p);
+    assert_string_equal(p.items[0].reason.text, "");
+    chain_plan_free(&p);
+    x->f.base_ddb = "ddb.iofilters = \"maker_cache\"\n";
+    plan(x, &p);
+    assert_int_equal(p.items[0].outcome, CHAIN_READ);
+    assert_non_null(strstr(p.items[0].reason.text, "I/O filters (maker_cache)"));
+    chain_plan_free(&p);
+}
+
 static void changes_while_reading_are_seen(void **state)
 {
     struct fixture *x = *state;
@@ -764,10 +752,10 @@ int main(void)
         T(a_stop_request_does_not_keep_the_snapshot),
         T(what_is_locked_or_foreign_is_never_touched),
         T(entries_of_other_hosts_are_not_looked_at),
-        T(a_kept_snapshot_stays_until_its_time),
         T(leftovers_are_listed_and_a_named_one_removed),
         T(forms_have_their_outcomes),
         T(a_device_that_forbids_snapshots_needs_the_vm_off),
+        T(filters_in_a_descriptor_are_a_warning),
         T(changes_while_reading_are_seen),
         T(a_vm_switched_on_under_a_direct_read_is_seen),
     };

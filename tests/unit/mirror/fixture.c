@@ -231,6 +231,9 @@ int host_run_until_commit(struct host *h, struct walk *w, struct mirror **m, str
         w->resumed |= mirror_run_disk(*r, i)->resumed;
         if (!h->disks[i].included)
             continue;
+        w->held = mirror_run_held(*r, i, &w->held_root);
+        if (w->unstage && mirror_run_unstage(*r, i, e) != 0)
+            return -1;
         if (mirror_run_sink(*r, i, &s, e) != 0)
             return -1;
         rc = walk_disk(s, &h->disks[i], w, e);

@@ -40,8 +40,11 @@ struct walk {
     uint64_t stop_at;          /* the connection dies before this block; 0: never */
     bool full;                 /* send all that is not zeros */
     bool raw;                  /* do not compress */
+    bool unstage;              /* what an unfinished run has left is thrown away */
     uint64_t same, zero, sent; /* out: blocks */
     bool distrusted, resumed;  /* out: of any disk */
+    bool held;                 /* out: of the last disk */
+    struct digest held_root;
 };
 
 void host_new(struct host *h);

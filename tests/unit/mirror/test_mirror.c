@@ -688,6 +688,83 @@ static void a_cut_first_mirror_goes_on(void **state)
     assert_int_equal(access(in_mirror(h, ".web01.part", ""), F_OK), -1);
 }
 
+/* As before a change hint: the VM has left the state that was staged. */
+static void what_a_cut_refresh_staged_can_be_thrown_away(void **state)
+{
+    struct host *h = *state;
+    struct disk *d = some_disk(h, "scsi0:0", UUID_A), was;
+    struct walk w = { .stop_at = 60 };
+    struct err e;
+
+    run(h, NULL);
+    disk_copy(&was, d);
+    for (unsigned b = 0; b < 50; b += 2)
+        disk_set(d, b, 100 + b);
+    assert_int_equal(host_run(h, &w, NULL, &e), -1);
+    memcpy(d->data, was.data, d->capacity);
+    disk_set(d, 3, 300);
+    w = (struct walk){ .unstage = true };
+    run(h, &w);
+    assert_true(w.resumed);
+    assert_int_equal(w.sent, 1);
+    assert_image(in_mirror(h, "web01", ""), "disk-scsi0-0.raw", d);
+    must_be_clean(h, "web01");
+    free(was.data);
+}
+
+static void it_tells_what_it_holds(void **state)
+{
+    struct host *h = *state;
+    struct disk *d = some_disk(h, "scsi0:0", UUID_A);
+    struct mirror_head one, two;
+    struct walk w = { 0 };
+    struct digest root;
+    struct mirror *m;
+    struct err e;
+    FILE *f;
+
+    run(h, &w);
+    assert_false(w.held); /* nothing was there */
+    w = (struct walk){ 0 };
+    run(h, &w);
+    assert_true(w.held);
+    root = w.held_root;
+    assert_int_equal(mirror_open_vm(&m, h->place, &h->vm, false, &h->env, &e), 0);
+    mirror_head(m, &one);
+    mirror_close(m);
+    assert_int_equal(one.number, 2);
+    assert_int_equal(strlen(one.mirror), 32);
+    assert_int_equal(strlen(one.id), 32);
+
+    disk_set(d, 3, 300);
+    w = (struct walk){ 0 };
+    run(h, &w);
+    assert_true(digest_equal(&w.held_root, &root)); /* of what was there before */
+    w = (struct walk){ 0 };
+    run(h, &w);
+    assert_false(digest_equal(&w.held_root, &root));
+    assert_int_equal(mirror_open_vm(&m, h->place, &h->vm, false, &h->env, &e), 0);
+    mirror_head(m, &two);
+    mirror_close(m);
+    assert_int_equal(two.number, 4);
+    assert_string_equal(two.mirror, one.mirror);
+    assert_string_not_equal(two.id, one.id);
+
+    /* An image that somebody has touched is not what was recorded. */
+    assert_int_equal(chmod(in_mirror(h, "web01", "disk-scsi0-0.raw"), 0600), 0);
+    f = fopen(in_mirror(h, "web01", "disk-scsi0-0.raw"), "r+b");
+    assert_non_null(f);
+    assert_int_equal(fputc('x', f), 'x');
+    fclose(f);
+    w = (struct walk){ 0 };
+    run(h, &w);
+    assert_true(w.distrusted);
+    assert_false(w.held);
+    w = (struct walk){ 0 };
+    run(h, &w);
+    assert_true(w.held);
+}
+
 static void a_cut_refresh_goes_on(void **state)
 {
     struct host *h = *state;
@@ -1202,6 +1279,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_missing_image_is_read_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cut_first_mirror_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cut_refresh_goes_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_a_cut_refresh_staged_can_be_thrown_away, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(it_tells_what_it_holds, setup, teardown),
         cmocka_unit_test_setup_teardown(random_cuts_and_changes_end_in_the_truth, setup, teardown),
         cmocka_unit_test_setup_teardown(one_run_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(a_dry_run_changes_nothing, setup, teardown),

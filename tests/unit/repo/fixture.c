@@ -87,6 +87,9 @@ static int run_disks(struct repo_run *run, struct host *h, struct backup *b, str
         b->walk.resumed |= repo_run_disk(run, i)->resumed;
         if (!h->disks[i].included)
             continue;
+        b->walk.held = repo_run_held(run, i, &b->walk.held_root);
+        if (b->walk.unstage)
+            repo_run_unstage(run, i);
         if (repo_run_sink(run, i, &s, e) != 0)
             return -1;
         rc = walk_disk(s, &h->disks[i], &b->walk, e);

@@ -178,6 +178,34 @@ static void a_cut_run_goes_on(void **state)
     assert_int_equal(on2.changed, 3 * BLOCK);
 }
 
+/* As before a change hint: the VM has left the state that the cut run stored. */
+static void what_a_cut_run_left_can_be_forgotten(void **state)
+{
+    struct fixture *f = *state;
+    struct disk *d = add_disk(f), was;
+    struct backup one = { 0 }, cut = { .walk.stop_at = 11 }, two = { .walk.unstage = true },
+                  three = { 0 };
+
+    make_repo(f->s, NULL);
+    assert_backed_up(f, &one, 1);
+    assert_false(one.walk.held);
+    disk_copy(&was, d);
+    disk_set(d, 1, 50);
+    disk_set(d, 9, 51);
+    assert_int_equal(back_up(f->s, &f->h, &cut, &f->e), -1);
+    assert_true(cut.walk.held);
+    memcpy(d->data, was.data, d->capacity);
+    disk_set(d, 2, 52);
+    assert_backed_up(f, &two, 2);
+    assert_true(two.walk.resumed);
+    assert_int_equal(two.walk.sent, 1);
+    assert_int_equal(two.changed, BLOCK);
+    assert_true(digest_equal(&two.walk.held_root, &cut.walk.held_root));
+    assert_backed_up(f, &three, 3);
+    assert_false(digest_equal(&three.walk.held_root, &cut.walk.held_root));
+    free(was.data);
+}
+
 static void a_run_without_commit_is_held_whole(void **state)
 {
     struct fixture *f = *state;
@@ -469,6 +497,7 @@ static void a_sparse_giant_costs_nothing(void **state)
                             .plain_bytes = 128 << 10,
                             .packed = block,
                             .packed_bytes = 128 << 10 };
+    struct sink_identity before, after;
     struct repo *r;
 
     block[77] = 1;
@@ -483,7 +512,14 @@ static void a_sparse_giant_costs_nothing(void **state)
     assert_ok(tree_root(tree, &root, &f->e), &f->e);
     tree_free(tree);
     assert_ok(s->ops->zero(s, 0, far, &f->e), &f->e);
+    /* As a reader of images does it: what the store made of the block goes with it. */
+    assert_ok(s->ahead->identify(s, block, 128 << 10, &before, &f->e), &f->e);
+    assert_false(before.known);
+    b.identity = &before;
     assert_ok(s->ops->data(s, &b, &f->e), &f->e);
+    assert_ok(s->ahead->identify(s, block, 128 << 10, &after, &f->e), &f->e);
+    assert_true(after.known);
+    assert_memory_equal(after.id, before.id, sizeof after.id);
     assert_ok(s->ops->end(s, &root, &f->e), &f->e);
     s->ops->close(s);
     assert_ok(repo_run_commit(run, &facts, &made, &f->e), &f->e);
@@ -618,6 +654,8 @@ int main(void)
                                         fixture_tear_down),
         cmocka_unit_test_setup_teardown(two_vms_share_blocks, fixture_set_up, fixture_tear_down),
         cmocka_unit_test_setup_teardown(a_cut_run_goes_on, fixture_set_up, fixture_tear_down),
+        cmocka_unit_test_setup_teardown(what_a_cut_run_left_can_be_forgotten, fixture_set_up,
+                                        fixture_tear_down),
         cmocka_unit_test_setup_teardown(a_run_without_commit_is_held_whole, fixture_set_up,
                                         fixture_tear_down),
         cmocka_unit_test_setup_teardown(disks_grow_and_shrink, fixture_set_up, fixture_tear_down),

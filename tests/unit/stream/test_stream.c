@@ -271,6 +271,50 @@ static void what_a_hint_calls_unchanged_is_not_read(void **state)
     free(copy);
 }
 
+/*
+ * What stands for unread runs is more than the credits for it, and comes in many messages: a block
+ * to be checked in each node of the tree leaves only digests of single blocks.
+ */
+static void unread_runs_may_take_many_messages(void **state)
+{
+    uint64_t block = 16 * KIB, capacity = 20 * 1024 * block;
+    uint8_t *disk = calloc(1, capacity), *copy = calloc(1, capacity); /* zeros but for few */
+    struct memory_source source;
+    struct memory_sink sink;
+    struct sink_walk_config config = { .sink = &sink.sink, .window_bytes = 64 * KIB };
+    struct msg_stream_open open = { .compress = 1 };
+    struct sink_totals totals;
+    struct sink_walk *w;
+    struct pair p;
+    struct err why;
+
+    (void)state;
+    for (uint64_t at = 7 * block; at < capacity; at += 3000 * block)
+        disk[at] = copy[at] = 7;
+    memory_source_init(&source, disk, capacity, 0);
+    source.changed_from = capacity - 5 * block;
+    source.changed_to = capacity - 4 * block;
+    source.check_every = 1024 * block;
+    memory_sink_init(&sink, copy, capacity, (uint32_t)block);
+    memory_sink_learn(&sink);
+    disk[source.changed_from + 5] = 9;
+    pair_start(&p, 0, 0);
+    p.disks[0] = &source.source;
+    assert_int_equal(pair_disk_open(&p, 0, capacity), 0);
+    assert_int_equal(sink_walk_new(&w, &config, &why), 0);
+    if (pair_run(&p, 0, CONTROL_CONNECTION, w, open, &why) != STREAM_DONE)
+        fail_msg("%s", why.text);
+    assert_int_equal(copy[source.changed_from + 5], 9);
+    sink_walk_totals(w, &totals);
+    assert_int_equal(totals.unread_bytes, capacity - 21 * block);
+    assert_int_equal(totals.sampled_bytes, 20 * block);
+    sink_walk_free(w);
+    pair_stop(&p);
+    memory_sink_free(&sink);
+    free(disk);
+    free(copy);
+}
+
 static unsigned hint_warnings;
 
 static void count_hint_warning(void *context, const struct msg_warning *w)
@@ -418,6 +462,7 @@ int main(void)
         cmocka_unit_test(a_wrong_map_is_noticed),
         cmocka_unit_test(a_cut_stream_goes_on_where_it_was),
         cmocka_unit_test(what_a_hint_calls_unchanged_is_not_read),
+        cmocka_unit_test(unread_runs_may_take_many_messages),
         cmocka_unit_test(a_hint_that_lies_is_found_out),
         cmocka_unit_test(failures_carry_their_reason),
         cmocka_unit_test(four_disks_at_once),
