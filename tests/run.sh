@@ -10,8 +10,8 @@
 #     --tests REGEX      only tests with this name
 #     --jobs N           at once (default: the number of processors, and one test more: many wait)
 #
-# Tests with the label `esxi` need a real host and are left out, and those with the label `vfat`
-# where the kernel has no vfat.  Ends with 0 only when every other test ran and passed: a skipped
+# Tests with the label `esxi` need a real host and are left out, and those with the labels `vfat`
+# and `loop` where the kernel has no vfat, or offers no loop device.  Ends with 0 only when every other test ran and passed: a skipped
 # test is a failure.  Works as root, or as a user who may sudo; needs no input.
 set -eu
 export LC_ALL=C.UTF-8
@@ -76,9 +76,12 @@ build() {
     cmake --build "$dir" --parallel "$jobs" </dev/null
 }
 
-left_out=esxi
+left_out=esxi lacking=
 if ! { modprobe vfat || grep -qw vfat /proc/filesystems; } >/dev/null 2>&1; then
-    left_out='esxi|vfat'
+    left_out="$left_out|vfat" lacking="$lacking vfat"
+fi
+if ! losetup -f >/dev/null 2>&1; then
+    left_out="$left_out|loop" lacking="$lacking loop"
 fi
 
 # run_tests NAME DIR [ctest arguments]: all tests; 0 only when all ran and passed.
@@ -123,7 +126,7 @@ if [ $sanitize = yes ]; then
     run_tests sanitize "$base/sanitize" -E '^lookalike' "$@"
 fi
 echo "== summary$summary"
-[ $left_out = esxi ] || echo "left out, this kernel has no vfat: tests with the label vfat"
+[ -z "$lacking" ] || echo "left out, this kernel does not offer it: tests with the labels$lacking"
 if [ -n "$failed" ]; then
     echo "run.sh: failed:$failed" >&2
     exit 1

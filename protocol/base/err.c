@@ -53,19 +53,39 @@ int err_set(struct err *e, enum err_code code, const char *format, ...)
     return -1;
 }
 
+static void __attribute__((format(printf, 4, 0)))
+fill_sys(struct err *e, enum err_code code, int os, const char *format, va_list args)
+{
+    size_t at;
+
+    fill(e, code, os, format, args);
+    at = strlen(e->text);
+    snprintf(e->text + at, sizeof e->text - at, ": %s", strerror(os));
+}
+
 int err_sys(struct err *e, const char *format, ...)
 {
     int os = errno;
-    size_t at;
     va_list args;
 
     if (e == NULL)
         return -1;
     va_start(args, format);
-    fill(e, code_of(os), os, format, args);
+    fill_sys(e, code_of(os), os, format, args);
     va_end(args);
-    at = strlen(e->text);
-    snprintf(e->text + at, sizeof e->text - at, ": %s", strerror(os));
+    return -1;
+}
+
+int err_sys_write(struct err *e, const char *format, ...)
+{
+    int os = errno;
+    va_list args;
+
+    if (e == NULL)
+        return -1;
+    va_start(args, format);
+    fill_sys(e, os == EIO ? ERR_SYSTEM : code_of(os), os, format, args);
+    va_end(args);
     return -1;
 }
 

@@ -46,6 +46,9 @@ int err_set(struct err *e, enum err_code code, const char *format, ...)
  */
 int err_sys(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The same for what we write: EIO there says nothing of a source, and is ERR_SYSTEM. */
+int err_sys_write(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* Put "CONTEXT: " in front of the text, cutting its end if need be.  Returns -1. */
 int err_add(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -101,7 +101,7 @@ int io_write_all(int fd, const void *data, size_t count, struct err *e)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return err_sys(e, "writing");
+            return err_sys_write(e, "writing");
         done += (size_t)n;
     }
     return 0;
@@ -118,7 +118,7 @@ int io_pwrite_all(int fd, const void *data, size_t count, uint64_t offset_bytes,
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return err_sys(e, "writing at byte %" PRIu64, offset_bytes + done);
+            return err_sys_write(e, "writing at byte %" PRIu64, offset_bytes + done);
         done += (size_t)n;
     }
     return 0;
@@ -128,7 +128,7 @@ int io_sync(int fd, struct err *e)
 {
     while (fsync(fd) != 0)
         if (errno != EINTR)
-            return err_sys(e, "making it durable");
+            return err_sys_write(e, "making it durable");
     return 0;
 }
 
@@ -138,7 +138,7 @@ int io_close(int *fd, struct err *e)
 
     *fd = -1;
     if (close(was) != 0 && errno != EINTR)
-        return err_sys(e, "closing");
+        return err_sys_write(e, "closing");
     return 0;
 }
 

@@ -128,7 +128,7 @@ static int say_hello(struct hub *h, struct link *l, struct err *e)
 {
     const char *version = h->config.version != NULL ? h->config.version : "";
     struct msg_hello hello = {
-        .version_min = PROTOCOL_VERSION,
+        .version_min = PROTOCOL_VERSION_MIN,
         .version_max = PROTOCOL_VERSION,
         .connection = link_connection(l),
         .threads = h->config.workers,
@@ -281,13 +281,17 @@ static int hear_hello(struct hub *h, struct link_slot *slot, const uint8_t *body
 
     if (msg_hello_decode(&hello, body, body_bytes, e) != 0)
         return -1;
-    if (hello.version_min > PROTOCOL_VERSION || hello.version_max < PROTOCOL_VERSION)
-        return err_set(e, ERR_PEER, "the other end speaks protocol %u to %u, this one %d",
-                       hello.version_min, hello.version_max, PROTOCOL_VERSION);
+    if (hello.version_min > PROTOCOL_VERSION || hello.version_max < PROTOCOL_VERSION_MIN ||
+        hello.version_min > hello.version_max)
+        return err_set(e, ERR_PEER, "the other end speaks protocol %u to %u, this one %d to %d",
+                       hello.version_min, hello.version_max, PROTOCOL_VERSION_MIN,
+                       PROTOCOL_VERSION);
     if (hello.connection != link_connection(slot->link) || hello.features != 0)
         return err_set(e, ERR_PEER, "a hello that does not belong to its connection");
     pthread_mutex_lock(&h->lock);
     slot->up = true;
+    slot->version =
+        hello.version_max < PROTOCOL_VERSION ? hello.version_max : (unsigned)PROTOCOL_VERSION;
     pthread_cond_broadcast(&h->links_changed);
     pthread_mutex_unlock(&h->lock);
     if (h->config.handler->link_up != NULL)

@@ -153,6 +153,9 @@ int stream_credit_take(const struct stream_message *m, uint64_t *may_send, struc
 /* The link of the stream, to send on.  A dead one refuses, and the step fails. */
 struct link *stream_link(struct stream *st);
 
+/* The protocol version that both ends of its link speak. */
+unsigned stream_version(const struct stream *st);
+
 /* Ask for a step at this time of io_clock_ms, whatever else happens. */
 void stream_wake_at(struct stream *st, uint64_t clock_ms);
 

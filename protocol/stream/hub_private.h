@@ -12,6 +12,7 @@
 struct link_slot {
     struct link *link; /* NULL: the slot is free */
     bool up;           /* the other end's hello was seen */
+    unsigned version;  /* that both ends speak; since it is up */
     bool closing;      /* ends when its queue is written */
     bool dead;         /* kept only while streams may still hold it */
     unsigned streams;

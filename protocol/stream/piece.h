@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "protocol/base/err.h"
+#include "protocol/block/ask_id.h"
 #include "protocol/block/digest.h"
 #include "protocol/stream/pool.h"
 
@@ -36,6 +37,8 @@ struct piece_block {
     uint8_t encoding;      /* enum block_encoding */
     const uint8_t *packed; /* inside the piece */
     size_t packed_bytes;
+    bool asked; /* it has an asking id */
+    uint8_t ask_id[ASK_ID_BYTES];
 };
 
 struct piece {
@@ -47,6 +50,7 @@ struct piece {
     unsigned block_count;
     unsigned emitted; /* the owner's count of blocks that are done with */
     struct piece_block blocks[PIECE_BLOCKS_MAX];
+    bool asks; /* its blocks get asking ids */
     bool failed;
     struct err why;
     uint8_t *in, *out;
@@ -67,6 +71,9 @@ void piece_set_settle(struct piece_set *s);
 
 /* Tell how the sending goes, for COMPRESS_AUTO: whether a finished piece had to wait. */
 void piece_set_pressure(struct piece_set *s, bool waited);
+
+/* Make asking ids in the jobs that start from now on, or none with NULL. */
+void piece_set_ask(struct piece_set *s, const uint8_t key[ASK_KEY_BYTES]);
 
 /* A free piece for the bytes from offset on, up to end at most; NULL when all are taken. */
 struct piece *piece_take(struct piece_set *s, uint64_t offset_bytes, uint64_t end_bytes);

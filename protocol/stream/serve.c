@@ -251,10 +251,14 @@ static int start_stream(struct serve *v, struct hub *s, uint32_t id,
 {
     struct source_walk_config config = { .open = m, .pool = hub_pool(s) };
     struct served *sv = NULL;
+    size_t standing = 0;
 
-    for (size_t i = 0; i < SERVE_STREAMS_MAX && sv == NULL; i++)
-        if (v->streams[i].stream == NULL)
-            sv = &v->streams[i];
+    for (size_t i = SERVE_STREAMS_MAX; i > 0; i--) {
+        if (v->streams[i - 1].stream == NULL)
+            sv = &v->streams[i - 1];
+        else
+            standing++;
+    }
     if (sv == NULL)
         return err_set(e, ERR_LIMIT, "too many streams");
     sv->disk = disk_of(v, m->disk);
@@ -262,6 +266,8 @@ static int start_stream(struct serve *v, struct hub *s, uint32_t id,
         return err_set(e, ERR_PEER, "disk %" PRIu32 " is not open", m->disk);
     config.source = sv->disk->source;
     config.memory_bytes = v->config.memory_bytes / SERVE_DISKS_AT_ONCE;
+    /* Beside that; the full size for as many as run unless connections hang. */
+    config.window_bytes = v->config.memory_bytes / (standing < SERVE_DISKS_AT_ONCE ? 6 : 24);
     if (source_walk_new(&sv->walk, &config, e) != 0)
         return -1;
     sv->connection = m->connection;

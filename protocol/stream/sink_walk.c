@@ -9,6 +9,7 @@
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/block/tree.h"
+#include "protocol/stream/sink_questions.h"
 
 enum {
     PLAN_RANGES_MAX = 2 * 4096, /* the source keeps no more than that ahead of its walk */
@@ -50,6 +51,7 @@ struct sink_walk {
     struct range ranges[PLAN_RANGES_MAX];
     uint64_t span_at, span_end; /* blocks of the node that is being made; equal: none */
     uint64_t may_send, owed;
+    struct sink_questions questions;
     struct msg_end opening; /* what came, to be compared with the source's totals */
 
     bool finished;
@@ -98,6 +100,7 @@ void sink_walk_free(struct sink_walk *w)
         return;
     tree_free(w->tree);
     tree_free(w->span);
+    sink_questions_free(&w->questions);
     ZSTD_freeDCtx(w->unpacker);
     free(w->plain);
     pthread_mutex_destroy(&w->totals_lock);
@@ -111,6 +114,7 @@ void sink_walk_open(struct sink_walk *w, struct msg_stream_open *open)
     w->range_first = w->range_count = 0;
     w->may_send = w->owed = 0;
     w->span_at = w->span_end = 0;
+    sink_questions_reset(&w->questions);
     /* What a cut opening had read is not told any more; this much of it is known. */
     pthread_mutex_lock(&w->totals_lock);
     w->totals.read_bytes += w->opening.same_bytes + w->opening.data_bytes;
@@ -235,7 +239,9 @@ static int take_run(struct sink_walk *w, const struct stream_message *m, struct 
     struct msg_run run;
 
     if (msg_run_decode(&run, m->body, m->body_bytes, e) != 0 ||
-        check_place(w, run.offset_bytes, run.length_bytes, e) != 0)
+        check_place(w, run.offset_bytes, run.length_bytes, e) != 0 ||
+        (run.kind != RUN_KNOWN &&
+         sink_questions_pass(&w->questions, run.offset_bytes + run.length_bytes, e) != 0))
         return -1;
     switch (run.kind) {
     case RUN_SAME:
@@ -258,6 +264,15 @@ static int take_run(struct sink_walk *w, const struct stream_message *m, struct 
             return -1;
         w->opening.zero_bytes += run.length_bytes;
         advance(w, run.length_bytes, &w->totals.zero_bytes, 0);
+        return 0;
+    case RUN_KNOWN:
+        if (sink_questions_known(&w->questions, w->sink, w->tree, &run, e) != 0)
+            return -1;
+        w->opening.data_bytes += run.length_bytes;
+        pthread_mutex_lock(&w->totals_lock);
+        w->totals.known_bytes += run.length_bytes;
+        pthread_mutex_unlock(&w->totals_lock);
+        advance(w, run.length_bytes, &w->totals.data_bytes, 0);
         return 0;
     default:
         return err_set(e, ERR_PEER, "a run of unknown kind %u", run.kind);
@@ -290,7 +305,7 @@ static int unpack(struct sink_walk *w, const struct msg_data *data, size_t lengt
 static int take_data(struct sink_walk *w, const struct stream_message *m, struct err *e)
 {
     struct msg_data data;
-    struct sink_block block;
+    struct sink_block block = { .identity = NULL };
     size_t length;
 
     if (msg_data_decode(&data, m->body, m->body_bytes, e) != 0)
@@ -311,11 +326,28 @@ static int take_data(struct sink_walk *w, const struct stream_message *m, struct
         return err_set(e, ERR_CORRUPT,
                        "the block at byte %" PRIu64 " is not what was read on the host",
                        data.offset_bytes);
-    if (tree_add(w->tree, &block.digest, 1, e) != 0 || w->sink->ops->data(w->sink, &block, e) != 0)
+    if (w->config.pace != NULL && w->config.pace(w->config.context, data.tail_bytes, e) != 0)
+        return -1;
+    if (sink_questions_data(&w->questions, block.offset_bytes, &block.digest, e) != 0 ||
+        tree_add(w->tree, &block.digest, 1, e) != 0 || w->sink->ops->data(w->sink, &block, e) != 0)
         return -1;
     w->opening.data_bytes += length;
     w->opening.sent_bytes += data.tail_bytes;
     advance(w, length, &w->totals.data_bytes, data.tail_bytes);
+    return 0;
+}
+
+static int take_ask(struct sink_walk *w, const struct stream_message *m, struct err *e)
+{
+    uint64_t tail_bytes;
+
+    if (sink_questions_answer(&w->questions, w->sink, w->stream, m, w->position, w->plan_at,
+                              &tail_bytes, e) != 0)
+        return -1;
+    w->opening.sent_bytes += tail_bytes;
+    pthread_mutex_lock(&w->totals_lock);
+    w->totals.sent_bytes += tail_bytes;
+    pthread_mutex_unlock(&w->totals_lock);
     return 0;
 }
 
@@ -387,6 +419,9 @@ static int take(struct sink_walk *w, const struct stream_message *m, struct err 
     case MSG_data:
         w->owed += MESSAGE_HEADER_BYTES + m->body_bytes;
         return take_data(w, m, e);
+    case MSG_ask:
+        w->owed += MESSAGE_HEADER_BYTES + m->body_bytes;
+        return take_ask(w, m, e);
     case MSG_end:
         return take_end(w, m, e);
     case MSG_credit:
@@ -437,6 +472,14 @@ static int nodes_before(struct sink_walk *w, struct err *e)
     rc = nodes_message(w, list, count, e);
     free(list);
     return rc;
+}
+
+/* What is said before anything that is held. */
+static int first_words(struct sink_walk *w, struct err *e)
+{
+    if (nodes_before(w, e) != 0)
+        return -1;
+    return w->config.full ? 0 : sink_questions_begin(&w->questions, w->sink, w->stream, e);
 }
 
 /*
@@ -550,7 +593,7 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
 
         /* Its first message shows that the source end knows the stream: now it may be talked to. */
         if (rc == 0 && !w->nodes_sent)
-            rc = nodes_before(w, e);
+            rc = first_words(w, e);
 
         stream_message_free(m);
         if (rc != 0)

@@ -16,7 +16,8 @@ struct sink_totals {
     uint64_t position_bytes; /* verified so far */
     uint64_t same_bytes, unread_bytes, zero_bytes, data_bytes;
     uint64_t read_bytes, sampled_bytes; /* as the source told at its end */
-    uint64_t sent_bytes;                /* payload bytes of blocks that came */
+    uint64_t known_bytes;               /* of data_bytes: had already, and did not come */
+    uint64_t sent_bytes;                /* payload bytes of blocks that came, and of questions */
     uint64_t openings;
 };
 
@@ -26,6 +27,9 @@ struct sink_walk_config {
     size_t window_bytes; /* credit for data; at least one block and its header is taken */
     /* Called for every warning of the source, from the walk's thread.  May be NULL. */
     void (*warn)(void *context, const struct msg_warning *warning);
+    /* Called before a block is stored that took payload_bytes to send, from the walk's thread: a
+     * bound on the rate waits here.  0, or -1: the walk ends.  May be NULL. */
+    int (*pace)(void *context, size_t payload_bytes, struct err *e);
     void *context;
 };
 

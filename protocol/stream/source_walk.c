@@ -1,86 +1,13 @@
-#include "protocol/stream/source_walk.h"
+#include "protocol/stream/source_walk_private.h"
 
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
-#include "protocol/base/io.h"
-#include "protocol/block/source.h"
-#include "protocol/block/tree.h"
-#include "protocol/stream/piece.h"
-#include "protocol/stream/pool.h"
 #include "protocol/stream/sample.h"
 #include "protocol/stream/sink.h"
-#include "protocol/stream/told.h"
-
-enum {
-    PLAN_RUNS = 4096,          /* of one plan message */
-    ANNOUNCE_BYTES = 64 << 20, /* reads announced at once, and the longest run without a word */
-    OPS_MAX = 2 * PIECES_MAX + 2,
-};
-/* Planning may mean reading tables, so it keeps near the walk, whatever the size of the disk. */
-#define PLAN_AHEAD_BYTES (UINT64_C(16) << 30)
-
-/* A run of the plan that was sent and is not walked yet. */
-struct plan_run {
-    uint64_t offset_bytes, length_bytes;
-    enum plan_kind kind;
-    bool check; /* one block, read to see whether a hint lies; told apart until it is planned */
-};
-
-/* What is to be emitted, in the order of the disk: a piece that is being read, or a run without
- * data. */
-struct op {
-    struct piece *piece; /* of PLAN_READ */
-    enum plan_kind kind;
-    uint64_t offset_bytes, length_bytes;
-};
-
-struct source_walk {
-    struct source *source;
-    struct stream *stream;
-    struct pool *pool;
-    struct tree *tree;
-    struct digest_secret secret;
-    uint64_t capacity;
-    uint32_t block;
-    bool ignore_holes, ignore_hints;
-    bool started, ended;
-    bool stood_for; /* what came before this opening is in the tree */
-
-    uint64_t may_send; /* message bytes */
-
-    /* rate */
-    uint64_t rate, next_send_us;
-
-    /* sampling of claimed holes */
-    struct sample *sample;
-
-    /* plan */
-    uint64_t plan_at; /* planned and told up to here */
-    size_t plan_room, plan_first, plan_count;
-    struct plan_run plan[2 * PLAN_RUNS];
-
-    /* blocks that are read only to check the hint, ascending */
-    uint64_t checks[EXTENT_CHECKS_MAX];
-    size_t check_first, check_count;
-
-    /* walk */
-    uint64_t walk_at;      /* handed to ops up to here */
-    uint64_t announced_at; /* reads announced up to here */
-    struct told told;
-    struct op ops[OPS_MAX];
-    size_t op_first, op_count;
-    struct piece_set *pieces;
-
-    /* emission */
-    uint64_t emit_at;
-    struct msg_run pending; /* length 0: none */
-    struct msg_end totals;
-};
 
 /* ---- life ---- */
 
@@ -120,6 +47,7 @@ int source_walk_new(struct source_walk **out, const struct source_walk_config *c
     w->told = (struct told){ .block_bytes = w->block, .capacity_bytes = w->capacity };
     w->may_send = o->data_credit;
     w->rate = o->rate_bytes;
+    w->window_bytes = config->window_bytes;
     w->ignore_holes = (o->flags & STREAM_IGNORE_HOLES) != 0;
     w->ignore_hints = (o->flags & STREAM_IGNORE_HINTS) != 0;
     w->plan_at = w->walk_at = w->emit_at = w->announced_at = o->from_bytes;
@@ -152,6 +80,7 @@ void source_walk_free(struct source_walk *w)
     if (w == NULL)
         return;
     piece_set_free(w->pieces);
+    ask_window_free(w->window);
     told_free(&w->told);
     sample_free(w->sample);
     tree_free(w->tree);
@@ -170,6 +99,35 @@ static int take_finished(struct source_walk *w, const struct stream_message *m, 
     if (!w->ended || memcmp(finished.root, w->totals.root, sizeof finished.root) != 0)
         return err_set(e, ERR_PEER, "the sink finished another disk than was sent");
     return 1;
+}
+
+/* Told to ask, or to ask no more: what was asked for is still answered. */
+static int take_asking(struct source_walk *w, const struct stream_message *m, struct err *e)
+{
+    struct msg_asking asking;
+
+    if (msg_asking_decode(&asking, m->body, m->body_bytes, e) != 0)
+        return -1;
+    if (asking.when > ASKING_ALWAYS || w->ask_told == (asking.when != ASKING_NEVER))
+        return err_set(e, ERR_PEER, "`asking` where it makes no sense");
+    w->ask_when = asking.when;
+    if (asking.when == ASKING_NEVER) {
+        w->asks = false;
+        piece_set_ask(w->pieces, NULL);
+        return 0;
+    }
+    w->ask_told = true;
+    memcpy(w->ask_key, asking.key, sizeof w->ask_key);
+    if (asking.when == ASKING_ALWAYS || (w->rate != 0 && w->rate < SLOW_RATE_BYTES))
+        return source_asking_begin(w, e);
+    return 0;
+}
+
+static int take_answer(struct source_walk *w, const struct stream_message *m, struct err *e)
+{
+    if (w->window == NULL)
+        return err_set(e, ERR_PEER, "an answer without a question");
+    return ask_window_answer(w->window, m, e);
 }
 
 /* All messages that are there.  0, 1 when the stream is finished, or -1. */
@@ -193,6 +151,12 @@ static int take_messages(struct source_walk *w, bool *progress, struct err *e)
             rc = told_take_nodes(&w->told, m, e);
             if (rc == 0)
                 m = NULL;
+            break;
+        case MSG_asking:
+            rc = take_asking(w, m, e);
+            break;
+        case MSG_answer:
+            rc = take_answer(w, m, e);
             break;
         case MSG_finished:
             rc = take_finished(w, m, e);
@@ -361,197 +325,6 @@ static int walk_on(struct source_walk *w, bool *progress, struct err *e)
     return 0;
 }
 
-/* ---- emission ---- */
-
-static int run_flush(struct source_walk *w, struct err *e)
-{
-    if (w->pending.length_bytes == 0)
-        return 0;
-    if (link_send_run(stream_link(w->stream), stream_id(w->stream), &w->pending, e) != 0)
-        return -1;
-    w->may_send -= min_u64(w->may_send, MSG_FIXED_run);
-    w->pending.length_bytes = 0;
-    return 0;
-}
-
-/* Add to the run that waits to be told; runs of one kind that meet become one. */
-static int run_add(struct source_walk *w, enum run_kind kind, uint64_t offset, uint64_t length,
-                   struct err *e)
-{
-    if (w->pending.length_bytes > 0 &&
-        (w->pending.kind != kind || w->pending.length_bytes >= ANNOUNCE_BYTES) &&
-        run_flush(w, e) != 0)
-        return -1;
-    if (w->pending.length_bytes == 0)
-        w->pending = (struct msg_run){ .offset_bytes = offset, .kind = (uint8_t)kind };
-    w->pending.length_bytes += length;
-    *(kind == RUN_SAME     ? &w->totals.same_bytes
-      : kind == RUN_UNREAD ? &w->totals.unread_bytes
-                           : &w->totals.zero_bytes) += length;
-    w->emit_at += length;
-    return 0;
-}
-
-/* Whether the rate allows a message now; asks for a step at the time when it will. */
-static bool rate_allows(struct source_walk *w, size_t cost)
-{
-    uint64_t now_us = io_clock_ms() * 1000;
-
-    if (w->rate == 0)
-        return true;
-    if (w->next_send_us > now_us) {
-        stream_wake_at(w->stream, w->next_send_us / 1000 + 1);
-        return false;
-    }
-    /* Up to 50 ms that were not used are made up for. */
-    w->next_send_us = max_u64(w->next_send_us, now_us - min_u64(now_us, 50000));
-    w->next_send_us += (uint64_t)cost * 1000000 / w->rate;
-    return true;
-}
-
-/* 1: sent; 0: no credit, room or rate now; -1. */
-static int block_send(struct source_walk *w, const struct piece_block *b, uint64_t offset,
-                      struct err *e)
-{
-    size_t cost = MSG_FIXED_data + b->packed_bytes;
-    struct msg_data data = {
-        .offset_bytes = offset,
-        .encoding = b->encoding,
-        .tail = b->packed,
-        .tail_bytes = b->packed_bytes,
-    };
-
-    if (w->may_send < cost + MSG_FIXED_run || !link_room(stream_link(w->stream)) ||
-        !rate_allows(w, cost))
-        return 0;
-    memcpy(data.digest, b->digest.b, sizeof data.digest);
-    if (run_flush(w, e) != 0 ||
-        link_send_data(stream_link(w->stream), stream_id(w->stream), &data, e) != 0)
-        return -1;
-    w->may_send -= cost;
-    w->totals.sent_bytes += b->packed_bytes;
-    return 1;
-}
-
-/* A block that was read to check the hint must be what the sink has: else nothing is believed. */
-static int check_hint(struct source_walk *w, const struct piece_block *b, uint64_t offset,
-                      struct err *e)
-{
-    static const char text[] = "a block that the change hint calls kept has changed";
-    struct msg_warning warning = {
-        .code = WARNING_HINT_WRONG,
-        .offset_bytes = offset,
-        .tail = (const uint8_t *)text,
-        .tail_bytes = sizeof text - 1,
-    };
-
-    uint64_t length = min_u64(w->block, w->capacity - offset);
-
-    if (w->check_first == w->check_count || w->checks[w->check_first] != offset)
-        return 0;
-    w->check_first++;
-    /* Read to see whether the hint lies, not for the plan. */
-    w->totals.sampled_bytes += length;
-    w->totals.read_bytes -= length;
-    if (!b->known || digest_equal(&b->digest, &b->held))
-        return 0;
-    if (link_send_warning(stream_link(w->stream), stream_id(w->stream), &warning, e) != 0)
-        return -1;
-    return err_set(e, ERR_SOURCE, "%s (byte %" PRIu64 ")", text, offset);
-}
-
-/* Emit what is left of a finished piece.  1 when it is used up, 0 when it must wait, -1. */
-static int piece_emit(struct source_walk *w, struct piece *piece, struct err *e)
-{
-    for (; piece->emitted < piece->block_count; piece->emitted++) {
-        const struct piece_block *b = &piece->blocks[piece->emitted];
-        uint64_t offset = piece->offset_bytes + (uint64_t)piece->emitted * w->block;
-        uint64_t length = min_u64(w->block, w->capacity - offset);
-        int rc = 1;
-
-        if (w->may_send < MSG_FIXED_run)
-            return 0;
-        if (check_hint(w, b, offset, e) != 0)
-            return -1;
-        if (b->kind == PIECE_DATA) {
-            rc = block_send(w, b, offset, e);
-            if (rc == 1) {
-                w->totals.data_bytes += length;
-                w->emit_at += length;
-            }
-        } else if (run_add(w, b->kind == PIECE_ZERO ? RUN_ZERO : RUN_SAME, offset, length, e) !=
-                   0) {
-            rc = -1;
-        }
-        if (rc <= 0)
-            return rc;
-        if (tree_add(w->tree, &b->digest, 1, e) != 0)
-            return -1;
-    }
-    return 1;
-}
-
-/* Emit an op.  1 when it is done, 0 when it must wait, -1. */
-static int op_emit(struct source_walk *w, struct op *op, struct err *e)
-{
-    int rc;
-
-    switch (op->kind) {
-    case PLAN_ZERO:
-        if (tree_add_zeros(w->tree, block_count_of(op->length_bytes, w->block), e) != 0 ||
-            run_add(w, RUN_ZERO, op->offset_bytes, op->length_bytes, e) != 0)
-            return -1;
-        return 1;
-    case PLAN_UNREAD:
-        rc = told_stand_for(&w->told, w->tree,
-                            block_count_of(op->offset_bytes + op->length_bytes, w->block), e);
-        if (rc > 0 && run_add(w, RUN_UNREAD, op->offset_bytes, op->length_bytes, e) != 0)
-            return -1;
-        return rc;
-    default:
-        if (!piece_ready(w->pieces, op->piece))
-            return 0;
-        if (op->piece->failed) {
-            *e = op->piece->why;
-            return -1;
-        }
-        rc = piece_emit(w, op->piece, e);
-        piece_set_pressure(w->pieces, rc == 0);
-        if (rc > 0)
-            piece_give(w->pieces, op->piece);
-        return rc;
-    }
-}
-
-static int emit(struct source_walk *w, bool *progress, struct err *e)
-{
-    struct link *l = stream_link(w->stream);
-    int rc = 1;
-
-    link_hold(l);
-    while (rc > 0 && w->op_count > 0 && w->may_send >= MSG_FIXED_run) {
-        rc = op_emit(w, &w->ops[w->op_first], e);
-        if (rc > 0) {
-            w->op_first = (w->op_first + 1) % OPS_MAX;
-            w->op_count--;
-            *progress = true;
-        }
-    }
-    link_let_go(l);
-    return rc < 0 ? -1 : 0;
-}
-
-static int finish(struct source_walk *w, struct err *e)
-{
-    struct digest root;
-
-    if (run_flush(w, e) != 0 || tree_root(w->tree, &root, e) != 0)
-        return -1;
-    memcpy(w->totals.root, root.b, sizeof w->totals.root);
-    w->ended = true;
-    return link_send_end(stream_link(w->stream), stream_id(w->stream), &w->totals, e);
-}
-
 /* ---- step ---- */
 
 /* Give back the credit of what is used up. */
@@ -615,19 +388,19 @@ static enum step walk_step(void *walk, struct stream *st, struct err *e)
      * What came before this opening goes into the tree first.  Only then: later the tree stands
      * behind emit_at while the nodes of an unread run come in several messages.
      */
-    if (!w->stood_for) {
+    if (!w->begun) {
         rc = told_stand_for(&w->told, w->tree, block_count_of(w->emit_at, w->block), e);
         if (rc <= 0)
             return rc == 0 ? STEP_WAIT : STEP_FAILED;
-        w->stood_for = true;
+        w->begun = true;
     }
     if (w->sample != NULL)
         return sample_on(w, e) == 0 ? STEP_AGAIN : STEP_FAILED;
-    if (plan_send(w, &progress, e) != 0 || emit(w, &progress, e) != 0 ||
+    if (plan_send(w, &progress, e) != 0 || source_emit(w, &progress, e) != 0 ||
         walk_on(w, &progress, e) != 0 || told_more(w, e) != 0)
         return STEP_FAILED;
     if (w->emit_at == w->capacity && !w->ended && w->may_send >= MSG_FIXED_run) {
-        if (finish(w, e) != 0)
+        if (source_finish(w, e) != 0)
             return STEP_FAILED;
         progress = true;
     }

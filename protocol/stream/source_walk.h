@@ -19,6 +19,7 @@ struct source_walk_config {
     const struct msg_stream_open *open; /* what the sink asked for; checked here */
     struct pool *pool;
     size_t memory_bytes; /* for the pieces in flight; at least one block twice is taken */
+    size_t window_bytes; /* for blocks that are asked for; at least one block, and only then */
 };
 
 /* What the sink may have under way to the source: digests, tree nodes, credits. */

@@ -357,6 +357,11 @@ struct link *stream_link(struct stream *st)
     return st->slot->link; /* kept while the stream lives, dead or not */
 }
 
+unsigned stream_version(const struct stream *st)
+{
+    return st->slot->version; /* settled before a stream could start */
+}
+
 void stream_wake_at(struct stream *st, uint64_t clock_ms)
 {
     pthread_mutex_lock(&st->hub->lock);

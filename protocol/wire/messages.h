@@ -14,7 +14,9 @@
 struct err;
 
 enum {
-    PROTOCOL_VERSION = 1,
+    PROTOCOL_VERSION_MIN = 1, /* what this end speaks: from it to PROTOCOL_VERSION */
+    PROTOCOL_VERSION = 2,
+    PROTOCOL_VERSION_ASKS = 2, /* the least that has `asking`, `ask`, `answer` */
     MESSAGE_HEADER_BYTES = 8,
 };
 
@@ -98,7 +100,18 @@ enum plan_kind {
     PLAN_ZERO = 1,  /* known to be zeros */
     PLAN_UNREAD = 2 /* a hint says that nothing changed since the sink's store saw it */
 };
-enum run_kind { RUN_SAME = 0, RUN_UNREAD = 1, RUN_ZERO = 2 };
+enum run_kind {
+    RUN_SAME = 0,
+    RUN_UNREAD = 1,
+    RUN_ZERO = 2,
+    RUN_KNOWN = 3 /* asked for and answered with "known" */
+};
+enum asking_when {
+    ASKING_NEVER = 0,
+    ASKING_SLOW = 1, /* once the link turns out to be slow */
+    ASKING_ALWAYS = 2
+};
+enum { ASK_BYTES = 8 + 16 + 32, ASKS_OF_MESSAGE = 256 };
 enum stream_flags {
     STREAM_IGNORE_HOLES = 1u << 0, /* read claimed holes as well */
     STREAM_NO_SAMPLE = 1u << 1,    /* claimed holes were checked in an earlier opening */

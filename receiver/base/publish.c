@@ -36,14 +36,14 @@ int publish_begin(struct publish *p, int dir, mode_t mode, struct err *e)
         if (p->fd >= 0)
             break;
         if (errno != EEXIST)
-            return err_sys(e, "creating a temporary file");
+            return err_sys_write(e, "creating a temporary file");
     }
     if (p->fd < 0)
-        return err_sys(e, "creating a temporary file");
+        return err_sys_write(e, "creating a temporary file");
     p->dir = dir;
     p->made = true;
     if (fchmod(p->fd, mode) != 0) {
-        err_sys(e, "setting the mode of a temporary file");
+        err_sys_write(e, "setting the mode of a temporary file");
         publish_drop(p);
         return -1;
     }
@@ -97,7 +97,7 @@ static int rename_as_asked(int from_dir, const char *from, int to_dir, const cha
             e->os = EEXIST;
         return -1;
     }
-    return err_sys(e, "renaming it to %s", to);
+    return err_sys_write(e, "renaming it to %s", to);
 }
 
 /* Content first: when the name appears, its bytes are durable. */
@@ -178,7 +178,7 @@ int publish_directory(int dir, const char *name, mode_t mode, bool *made, struct
             return 0;
         }
         errno = os;
-        return err_sys(e, "making the folder %s", name);
+        return err_sys_write(e, "making the folder %s", name);
     }
     if (made != NULL)
         *made = true;
@@ -192,7 +192,7 @@ int publish_remove(int dir, const char *name, struct err *e)
     if (unlinkat(dir, name, 0) != 0) {
         if (errno == ENOENT)
             return 0;
-        return err_sys(e, "removing %s", name);
+        return err_sys_write(e, "removing %s", name);
     }
     if (io_sync(dir, e) != 0)
         return err_add(e, "removing %s", name);
@@ -231,7 +231,7 @@ int publish_sweep(int dir, struct err *e)
         if (entry == NULL)
             break;
         if (is_temp(entry->d_name) && unlinkat(dir, entry->d_name, 0) != 0 && errno != ENOENT) {
-            err_sys(e, "removing %s", entry->d_name);
+            err_sys_write(e, "removing %s", entry->d_name);
             goto out;
         }
     }

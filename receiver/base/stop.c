@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,22 +13,23 @@
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "signal handlers count with atomic_int");
+
 /* Signals come to the process, so what they leave behind is the process's too. */
-static volatile sig_atomic_t first_signal;
-static volatile sig_atomic_t signal_count;
+static atomic_int first_signal; /* lock-free: handlers may use them, and any thread reads them */
+static atomic_int signal_count;
 static atomic_bool stopped;
 static int pipe_read = -1;
 static int pipe_write = -1;
 
 void stop_raise(int signal)
 {
-    int kept = errno;
+    int kept = errno, none = 0;
 
-    if (first_signal == 0)
-        first_signal = signal;
+    atomic_compare_exchange_strong(&first_signal, &none, signal);
     atomic_store(&stopped, true);
-    if (signal_count < 100)
-        signal_count++;
+    if (atomic_load(&signal_count) < 100)
+        atomic_fetch_add(&signal_count, 1);
     /* A full pipe is readable already, so the result does not matter. */
     if (pipe_write >= 0 && write(pipe_write, "", 1) < 0)
         errno = 0;
@@ -78,7 +80,7 @@ int stop_fd(void)
 
 bool stop_requested(void)
 {
-    return first_signal != 0;
+    return atomic_load(&first_signal) != 0;
 }
 
 const atomic_bool *stop_flag(void)
@@ -88,17 +90,17 @@ const atomic_bool *stop_flag(void)
 
 bool stop_hurried(void)
 {
-    return signal_count > 1;
+    return atomic_load(&signal_count) > 1;
 }
 
 int stop_signal(void)
 {
-    return (int)first_signal;
+    return atomic_load(&first_signal);
 }
 
 int stop_check(struct err *e)
 {
-    int number = (int)first_signal;
+    int number = atomic_load(&first_signal);
 
     if (number == 0)
         return 0;
@@ -126,8 +128,8 @@ void stop_reset(void)
 {
     char drop[64];
 
-    first_signal = 0;
-    signal_count = 0;
+    atomic_store(&first_signal, 0);
+    atomic_store(&signal_count, 0);
     atomic_store(&stopped, false);
     while (pipe_read >= 0 && read(pipe_read, drop, sizeof drop) > 0)
         ;

@@ -30,9 +30,9 @@ static int gather_files(const struct options *o, const char ***out, size_t *coun
 static int refuse_host_options(const struct options *o, struct err *e)
 {
     static const enum option_id ids[] = {
-        OPTION_QUIESCE,         OPTION_EXCLUDE_DISK,     OPTION_ONLY_DISK, OPTION_MAX_SNAPSHOT_AGE,
-        OPTION_MIN_FREE,        OPTION_STALL_TIMEOUT,    OPTION_AGENT_DIR, OPTION_BWLIMIT,
-        OPTION_RETAIN_SNAPSHOT, OPTION_MAX_RETAINED_AGE,
+        OPTION_QUIESCE,  OPTION_EXCLUDE_DISK,    OPTION_ONLY_DISK,        OPTION_MAX_SNAPSHOT_AGE,
+        OPTION_MIN_FREE, OPTION_STALL_TIMEOUT,   OPTION_AGENT_DIR,        OPTION_BWLIMIT,
+        OPTION_PARALLEL, OPTION_RETAIN_SNAPSHOT, OPTION_MAX_RETAINED_AGE, OPTION_ASK_FIRST,
     };
 
     for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
@@ -68,6 +68,8 @@ static int backup_images(struct app *app, struct err *e)
         goto out;
     b.repo = r.repo;
     rc = backup_files(&b, &events, &app->result, e);
+    if (rc == 0 && !o->dry_run)
+        repository_mend_reserve(&r);
     if (!o->json)
         report_people(stdout, &app->result, app_columns(), o->dry_run);
 
@@ -93,12 +95,15 @@ static int backup_vms(struct app *app, struct err *e)
                        "backup HOST VM... --repo REPO");
     if (o->volume_count > 0)
         return err_set(e, ERR_USAGE, "--volume is for --file, not for VMs of a host");
+    if (o->full && o->ask_first == ASKING_ALWAYS)
+        return err_set(e, ERR_USAGE, "--full sends everything: it goes not with --ask-first yes");
     if (connection_init(&c, app, o->operands[0], e) != 0 ||
         run_options_fill(&b.run, &c, agent, e) != 0)
         goto out;
     b.vms = o->operands + 1;
     b.vm_count = o->operand_count - 1;
     b.block_bytes = o->block_bytes;
+    b.ask_first = o->ask_first;
     b.tags = o->tags;
     b.tag_count = o->tag_count;
     /* Before the host is touched: a store that is not there is found first. */
@@ -106,6 +111,8 @@ static int backup_vms(struct app *app, struct err *e)
         goto out;
     b.repo = r.repo;
     rc = repo_job(&b, &events, &app->result, e);
+    if (rc == 0 && !o->dry_run)
+        repository_mend_reserve(&r);
     if (!o->json)
         report_people(stdout, &app->result, app_columns(), o->dry_run);
 

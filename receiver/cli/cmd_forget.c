@@ -257,8 +257,10 @@ static int forget_all(const struct plan *p, struct repo *r, struct err *e)
         if (repo_forget(r, vm, g->number, e) == 0)
             continue;
         /* A full disk must not keep us from making room on it. */
-        if (e->code != ERR_SPACE || repo_reserve_drop(r, e) != 0 ||
-            repo_forget(r, vm, g->number, e) != 0)
+        if (e->code != ERR_SPACE || repo_reserve_drop(r, e) != 0)
+            return err_add(e, "%s@%" PRIu64, g->vm, g->number);
+        repository_tell_reserve();
+        if (repo_forget(r, vm, g->number, e) != 0)
             return err_add(e, "%s@%" PRIu64, g->vm, g->number);
     }
     return 0;
@@ -364,7 +366,8 @@ int cmd_forget(struct app *app, struct err *e)
     app->summary_context = p;
     app->summary_end = free_plan;
     if (repository_open(&r, app, REPO_SHARED, o->dry_run, e) != 0 ||
-        load_plan(p, r.repo, o, e) != 0 || act(app, p, r.repo, e) != 0)
+        (!o->dry_run && repo_forget_begin(r.repo, e) != 0) || load_plan(p, r.repo, o, e) != 0 ||
+        act(app, p, r.repo, e) != 0)
         goto out;
     app->summary = put_plan;
     rc = 0;

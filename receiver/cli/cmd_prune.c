@@ -29,7 +29,9 @@ static void put_facts(void *context, struct json *j)
     json_number(j, "copied_packs", f->copied_packs);
     json_number(j, "copied_bytes", f->copied_bytes);
     json_number(j, "removed_packs", f->removed_packs);
+    json_number(j, "not_copied_packs", f->not_copied_packs);
     json_number(j, "removed_bytes", f->removed_bytes);
+    json_number(j, "removed_partials", f->removed_partials);
 }
 
 static void free_facts(void *context)
@@ -43,7 +45,7 @@ static void tell(const struct prune_facts *f, bool dry_run)
     char removed[SIZE_TEXT_BYTES];
 
     printf("%" PRIu64 " packs, %s: %" PRIu64 " hold nothing that is needed (%s), of %" PRIu64
-           " a small part %s copied (%s)\n",
+           " what is needed %s copied (%s)\n",
            f->packs, size_text(bytes, f->bytes), f->dead_packs, size_text(dead, f->dead_bytes),
            f->copied_packs, dry_run ? "would be" : "was", size_text(copied, f->copied_bytes));
     if (dry_run)
@@ -51,6 +53,24 @@ static void tell(const struct prune_facts *f, bool dry_run)
     else
         printf("%" PRIu64 " packs removed, %s\n", f->removed_packs,
                size_text(removed, f->removed_bytes));
+}
+
+static void tell_room(const struct prune_facts *f)
+{
+    if (f->reserve_used)
+        repository_tell_reserve();
+    if (f->not_copied_packs > 0)
+        log_warning("there was no room to copy what is needed of %" PRIu64 " packs: run prune "
+                    "again now that others are gone",
+                    f->not_copied_packs);
+    if (f->removed_partials > 0)
+        log_note("%" PRIu64 " notes of unfinished runs were older than 14 days and are gone",
+                 f->removed_partials);
+    if (f->reserve_used && !f->reserve_missing)
+        log_note("the reserve of the repository is there again");
+    else if (f->reserve_missing)
+        log_warning("there is no room yet to make the reserve of the repository again: the next "
+                    "backup or prune that finds room does it");
 }
 
 /* A clock that is behind would take young things for old ones. */
@@ -105,6 +125,7 @@ int cmd_prune(struct app *app, struct err *e)
         goto out;
     *facts = *repo_prune_facts(p);
     progress_vm_end(app->progress);
+    tell_room(facts);
     if (!app->options->json)
         tell(facts, dry_run);
     rc = 0;
@@ -117,8 +138,35 @@ out:
 
 /* --- rebuild-index --- */
 
+static bool is_damage(enum err_code code)
+{
+    return code == ERR_CORRUPT || code == ERR_FORMAT || code == ERR_LIMIT ||
+           code == ERR_UNSUPPORTED;
+}
+
+/* One damaged pack is no reason to leave the others without index; *first is the first of them. */
+static int rebuild_pack(struct repo *r, const struct repo_pack *pack, uint64_t *made,
+                        struct err *first, struct err *e)
+{
+    struct err why;
+
+    if (pack->indexed && repo_pack_check(r, &pack->key, false, NULL, NULL, &why) == 0)
+        return 0;
+    if (repo_pack_index(r, &pack->key, e) == 0) {
+        ++*made;
+        return 0;
+    }
+    if (!is_damage(e->code))
+        return -1;
+    log_warning("%s", e->text);
+    if (first->code == ERR_NONE)
+        *first = *e;
+    return 0;
+}
+
 static int rebuild(struct repo *r, uint64_t *made, uint64_t *count, struct err *e)
 {
+    struct err first = { .code = ERR_NONE };
     struct repo_pack *packs = NULL;
     size_t n = 0;
     int rc = 0;
@@ -126,18 +174,16 @@ static int rebuild(struct repo *r, uint64_t *made, uint64_t *count, struct err *
     if (repo_packs(r, &packs, &n, e) != 0)
         return -1;
     for (size_t i = 0; i < n && rc == 0; i++) {
-        struct err why;
-
         if (!packs[i].stored)
             continue;
         ++*count;
-        if (packs[i].indexed && repo_pack_check(r, &packs[i].key, false, NULL, NULL, &why) == 0)
-            continue;
-        rc = repo_pack_index(r, &packs[i].key, e);
-        *made += rc == 0;
+        rc = rebuild_pack(r, &packs[i], made, &first, e);
     }
     free(packs);
-    return rc;
+    if (rc != 0 || first.code == ERR_NONE)
+        return rc;
+    *e = first;
+    return -1;
 }
 
 int cmd_rebuild_index(struct app *app, struct err *e)
@@ -148,7 +194,7 @@ int cmd_rebuild_index(struct app *app, struct err *e)
 
     if (repository_open(&r, app, REPO_EXCLUSIVE, false, e) == 0)
         rc = rebuild(r.repo, &made, &count, e);
-    if (rc == 0 && !app->options->json)
+    if (count > 0 && !app->options->json)
         printf("%" PRIu64 " packs looked at, %" PRIu64 " indexes made anew\n", count, made);
     repository_close(&r);
     return rc;

@@ -1,4 +1,4 @@
-/* vmferry restore GEN (--repo REPO|--mirror DIR) --output DIR2 */
+/* vmferry restore GEN (--repo REPO|--mirror DIR) --output DIR2|-|/dev/... */
 #include <string.h>
 
 #include "protocol/base/err.h"
@@ -14,6 +14,7 @@
 #include "receiver/job/repo_list.h"
 #include "receiver/job/repo_restore.h"
 #include "receiver/mirror/mirror_read.h"
+#include "receiver/restore/output.h"
 
 /* The generation as a result of the summary. */
 static struct vm_result *add_result(struct app *app, const struct generation_item *g, struct err *e)
@@ -44,12 +45,19 @@ static void tell(const struct generation_item *g, uint64_t disks, uint64_t bytes
                  uint64_t ms)
 {
     char vm[512], size[SIZE_TEXT_BYTES], time[SIZE_TEXT_BYTES], rate[SIZE_TEXT_BYTES], place[1024];
+    char text[2048];
 
     utf8_show(vm, sizeof vm, g->vm);
-    utf8_show(place, sizeof place, to);
-    printf("%s@%llu: %llu disk%s, %s, to %s in %s (%s)\n", vm, (unsigned long long)g->number,
-           (unsigned long long)disks, disks == 1 ? "" : "s", size_text(size, bytes), place,
-           duration_text(time, (ms + 500) / 1000), rate_text(rate, bytes, ms));
+    utf8_show(place, sizeof place, strcmp(to, "-") == 0 ? "standard output" : to);
+    snprintf(text, sizeof text, "%s@%llu: %llu disk%s, %s, to %s in %s (%s)", vm,
+             (unsigned long long)g->number, (unsigned long long)disks, disks == 1 ? "" : "s",
+             size_text(size, bytes), place, duration_text(time, (ms + 500) / 1000),
+             rate_text(rate, bytes, ms));
+    /* The disk itself may have gone to standard output. */
+    if (strcmp(to, "-") == 0)
+        log_note("%s", text);
+    else
+        puts(text);
 }
 
 static void warn_of_partial(const struct generation_item *g, uint64_t newer)
@@ -72,13 +80,18 @@ static void conclude(struct app *app, const struct generation_item *g, struct vm
         tell(g, disks, bytes, app->options->output, v->ms);
 }
 
+static const char *only_slot(const struct options *o)
+{
+    return o->only_count > 0 ? o->only[0] : NULL;
+}
+
 static void succeed(struct vm_result *v)
 {
     v->outcome = OUTCOME_OK;
     v->why.code = ERR_NONE;
 }
 
-static int restore_mirror(struct app *app, struct err *e)
+static int restore_mirror(struct app *app, bool one, struct err *e)
 {
     const struct options *o = app->options;
     struct mirror_env env = events_mirror_env(app);
@@ -89,10 +102,10 @@ static int restore_mirror(struct app *app, struct err *e)
     uint64_t newer = 0, began = io_clock_ms();
     int rc = -1;
 
-    if (o->only_count > 0)
+    if (o->only_count > 0 && !one)
         return err_set(e, ERR_USAGE,
-                       "--only-disk is for repositories: the disks of a mirror are "
-                       "plain files in its folder");
+                       "--only-disk is for repositories, --output - and devices: the disks of a "
+                       "mirror are plain files in its folder");
     if (mirror_list_load(&l, o->mirror, &env, e) != 0)
         goto out;
     for (size_t i = 0; i < mirror_list_problem_count(l); i++)
@@ -109,7 +122,10 @@ static int restore_mirror(struct app *app, struct err *e)
     if (v == NULL)
         goto out;
     warn_of_partial(g, newer);
-    if (mirror_restore(g, o->output, &env, &done, &v->why) == 0)
+    rc =
+        one ? mirror_restore_disk(g, only_slot(o), o->output, o->force_device, &env, &done, &v->why)
+            : mirror_restore(g, o->output, &env, &done, &v->why);
+    if (rc == 0)
         succeed(v);
     conclude(app, g, v, done.disks, done.bytes, began);
     rc = 0;
@@ -119,7 +135,7 @@ out:
     return rc;
 }
 
-static int restore_repository(struct app *app, struct err *e)
+static int restore_repository(struct app *app, bool one, struct err *e)
 {
     const struct options *o = app->options;
     const struct disk_list only = { o->only, o->only_count };
@@ -142,7 +158,10 @@ static int restore_repository(struct app *app, struct err *e)
     if (v == NULL)
         goto out;
     warn_of_partial(g, newer);
-    if (repo_restore(r.repo, g, &only, o->output, &env, &done, &v->why) == 0)
+    rc = one ? repo_restore_disk(r.repo, g, only_slot(o), o->output, o->force_device, &env, &done,
+                                 &v->why)
+             : repo_restore(r.repo, g, &only, o->output, &env, &done, &v->why);
+    if (rc == 0)
         succeed(v);
     conclude(app, g, v, done.disks, done.bytes, began);
     rc = 0;
@@ -153,12 +172,32 @@ out:
     return rc;
 }
 
+/* One disk to standard output, or to a device. */
+static int check_one(const struct options *o, bool one, struct err *e)
+{
+    if (o->force_device && (!one || strcmp(o->output, "-") == 0))
+        return err_set(e, ERR_USAGE, "--force-device: %s is no block device", o->output);
+    if (!one)
+        return 0;
+    if (o->only_count > 1)
+        return err_set(e, ERR_USAGE, "--output %s takes one disk: give --only-disk once",
+                       o->output);
+    if (o->json && strcmp(o->output, "-") == 0)
+        return err_set(e, ERR_USAGE,
+                       "--json has its lines on standard output, where the disk is to go");
+    return 0;
+}
+
 int cmd_restore(struct app *app, struct err *e)
 {
     const char *to = app->options->output;
+    bool one = output_takes_one_disk(to);
 
     if (is_datastore_place(to))
         return err_set(e, ERR_USAGE,
                        "\"%s\" is a place on a host; --output needs a local directory", to);
-    return app->options->mirror != NULL ? restore_mirror(app, e) : restore_repository(app, e);
+    if (check_one(app->options, one, e) != 0)
+        return -1;
+    return app->options->mirror != NULL ? restore_mirror(app, one, e)
+                                        : restore_repository(app, one, e);
 }

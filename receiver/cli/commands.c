@@ -77,7 +77,7 @@ static const struct command commands[] = {
                    BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
                    BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_RETAIN_SNAPSHOT) |
                    BIT(OPTION_MAX_RETAINED_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
-                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_PARALLEL) | BIT(OPTION_YES),
         .run = cmd_mirror,
     },
     {
@@ -97,19 +97,25 @@ static const struct command commands[] = {
     },
     {
         .name = "restore",
-        .operands = "GEN (--repo REPO|--mirror DIR) --output DIR2",
+        .operands = "GEN (--repo REPO|--mirror DIR) --output DIR2|-|DEVICE",
         .summary = "write a generation's disks and configuration to a directory",
         .text = "GEN is VM@N, a bare N where one VM is meant, VM@latest, VM@2026-11-20 or an "
                 "id.  DIR2 is made; it must be absent or empty.  Every block is checked "
-                "while it is copied.  Of a repository single disks may be asked for.",
+                "while it is copied.  Of a repository single disks may be asked for.  One disk "
+                "alone goes to standard output with -, or to a block device, which needs "
+                "--force-device.",
         .examples =
             "  vmferry restore web01@latest --mirror /srv/mirrors --output /tmp/web01\n"
             "  vmferry restore 3 --mirror /srv/mirrors/web01 --output /tmp/web01-3\n"
             "  vmferry restore web01@7 --repo /srv/repo --only-disk scsi0:1 --output /tmp/d\n"
-            "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n",
+            "  vmferry restore web01@2026-11-20 --mirror /srv/mirrors --output /tmp/w\n"
+            "  vmferry restore web01@7 --repo /srv/repo --output - | xz > web01.raw.xz\n"
+            "d.xz\n"
+            "  vmferry restore web01@7 --repo /srv/repo --output /dev/sdx --force-device\n",
         .operands_min = 1,
         .operands_max = 1,
-        .accepts = STORES | KEYS | BIT(OPTION_OUTPUT) | BIT(OPTION_ONLY_DISK),
+        .accepts =
+            STORES | KEYS | BIT(OPTION_OUTPUT) | BIT(OPTION_ONLY_DISK) | BIT(OPTION_FORCE_DEVICE),
         .needs = BIT(OPTION_OUTPUT),
         .needs_one = STORES,
         .run = cmd_restore,
@@ -140,19 +146,20 @@ static const struct command commands[] = {
                 "the repository, and removes the snapshot.  With --file local images are stored "
                 "instead: equal NAMEs are one VM's disks in order; a name that ends with .vmdk is "
                 "a VMDK chain, every other one a raw image.  A run that is cut goes on where it "
-                "was.",
+                "was.  Over a slow link the host names changed blocks by ids first, and sends only "
+                "those that no generation of it has (--ask-first).",
         .examples =
             "  vmferry backup esx1 web01 'db*' --repo /srv/repo\n"
             "  vmferry backup esx1 web01 --repo /srv/repo --tag before-upgrade\n"
             "  vmferry backup --file old=/vm/a.vmdk --file old=/vm/b.raw --repo /srv/repo\n",
         .operands_max = MANY,
-        .accepts = BIT(OPTION_REPO) | KEYS | BIT(OPTION_FILE) | BIT(OPTION_TAG) |
-                   BIT(OPTION_VOLUME) | BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) |
-                   BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) | BIT(OPTION_BWLIMIT) |
-                   BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) | BIT(OPTION_ONLY_DISK) |
-                   BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_RETAIN_SNAPSHOT) |
-                   BIT(OPTION_MAX_RETAINED_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
-                   BIT(OPTION_AGENT_DIR) | BIT(OPTION_YES),
+        .accepts =
+            BIT(OPTION_REPO) | KEYS | BIT(OPTION_FILE) | BIT(OPTION_TAG) | BIT(OPTION_VOLUME) |
+            BIT(OPTION_BLOCK_SIZE) | BIT(OPTION_DRY_RUN) | BIT(OPTION_FULL) | BIT(OPTION_COMPRESS) |
+            BIT(OPTION_BWLIMIT) | BIT(OPTION_QUIESCE) | BIT(OPTION_EXCLUDE_DISK) |
+            BIT(OPTION_ONLY_DISK) | BIT(OPTION_MAX_SNAPSHOT_AGE) | BIT(OPTION_RETAIN_SNAPSHOT) |
+            BIT(OPTION_MAX_RETAINED_AGE) | BIT(OPTION_MIN_FREE) | BIT(OPTION_STALL_TIMEOUT) |
+            BIT(OPTION_AGENT_DIR) | BIT(OPTION_PARALLEL) | BIT(OPTION_YES) | BIT(OPTION_ASK_FIRST),
         .needs = BIT(OPTION_REPO),
         .run = cmd_backup,
     },

@@ -42,7 +42,7 @@ static void vm_end(void *context, const struct vm_result *v)
     struct app *app = context;
     bool told = false; /* the VM's reason is that of a disk */
 
-    progress_vm_end(app->progress);
+    progress_vm_done(app->progress, v->vm);
     for (size_t i = 0; i < v->disk_count; i++) {
         const struct disk_result *d = &v->disks[i];
 

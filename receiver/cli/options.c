@@ -110,7 +110,12 @@ static const struct option_row rows[OPTION_COUNT] = {
     [OPTION_MIN_AGE] = { "min-age", 0, "TIME", "", "leave alone what is younger; 0s" },
     [OPTION_TAG] = { "tag", 0, "TAG", "", "give the generation a tag; repeatable" },
     [OPTION_PIN] = { "pin", 0, NULL, NULL, "forget nothing: pin the generations" },
+    [OPTION_ASK_FIRST] = { "ask-first", 0, "WHEN", "auto yes no",
+                           "name blocks first, send new ones: auto, yes or no" },
     [OPTION_UNPIN] = { "unpin", 0, NULL, NULL, "forget nothing: take the pins away" },
+    [OPTION_FORCE_DEVICE] = { "force-device", 0, NULL, NULL,
+                              "overwrite the block device that --output names" },
+    [OPTION_PARALLEL] = { "parallel", 0, "N", "1 2 3 4 6 8", "work on N VMs at once; 1" },
 };
 
 /* The words of a listed value, the first of which is the default. */
@@ -222,6 +227,8 @@ static int take_choice(struct options *o, enum option_id id, const char *value, 
     static const char *const channels[] = { "auto", "tcp", "ssh" };
     static const char *const securities[] = { "encrypt", "auth" };
     static const char *const quiesce[] = { "try", "require", "no" };
+    static const char *const ask_first[] = { "auto", "yes", "no" };
+    static const uint8_t asking[] = { ASKING_SLOW, ASKING_ALWAYS, ASKING_NEVER };
     int n = 0;
 
     if (id == OPTION_DATA_CHANNEL) {
@@ -232,6 +239,10 @@ static int take_choice(struct options *o, enum option_id id, const char *value, 
         if (choose(&n, value, securities, ARRAY_COUNT(securities), e) != 0)
             return -1;
         o->data.security = (enum data_security)n;
+    } else if (id == OPTION_ASK_FIRST) {
+        if (choose(&n, value, ask_first, ARRAY_COUNT(ask_first), e) != 0)
+            return -1;
+        o->ask_first = asking[n];
     } else {
         if (choose(&n, value, quiesce, ARRAY_COUNT(quiesce), e) != 0)
             return -1;
@@ -248,6 +259,16 @@ static int take_count(uint32_t *out, const char *value, struct err *e)
     if (number_parse(&count, value, 0, KEEP_COUNT_MAX, e) != 0)
         return -1;
     *out = (uint32_t)count;
+    return 0;
+}
+
+static int take_parallel(struct options *o, const char *value, struct err *e)
+{
+    uint64_t count;
+
+    if (number_parse(&count, value, 1, PARALLEL_MAX, e) != 0)
+        return -1;
+    o->parallel = (unsigned)count;
     return 0;
 }
 
@@ -362,6 +383,9 @@ static void take_flag(struct options *o, enum option_id id)
     case OPTION_UNPIN:
         o->unpin = true;
         break;
+    case OPTION_FORCE_DEVICE:
+        o->force_device = true;
+        break;
     default:
         break;
     }
@@ -410,6 +434,7 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
     case OPTION_DATA_CHANNEL:
     case OPTION_DATA_SECURITY:
     case OPTION_QUIESCE:
+    case OPTION_ASK_FIRST:
         return take_choice(o, id, value, e);
     case OPTION_DATA_LISTEN:
         return data_address_parse(&o->data.listen, value, e);
@@ -421,6 +446,8 @@ static int take_value(struct options *o, enum option_id id, const char *value, s
         return take_block_size(o, value, e);
     case OPTION_COMPRESS:
         return take_compress(o, value, e);
+    case OPTION_PARALLEL:
+        return take_parallel(o, value, e);
     case OPTION_BWLIMIT:
         return rate_parse(&o->bwlimit, value, e);
     case OPTION_EXCLUDE_DISK:
@@ -568,12 +595,14 @@ int options_parse(struct options *out, int argc, char *const *argv, struct err *
     *out = (struct options){
         .lock_wait_s = 600,
         .compress = COMPRESS_AUTO,
+        .ask_first = ASKING_SLOW,
         .max_snapshot_age_s = 86400,
         .max_retained_age_s = 8 * 86400,
         .min_free = { .is_share = true, .percent = 10 },
         .stall_timeout_s = 600,
         .read_data_k = 1,
         .read_data_n = 1,
+        .parallel = 1,
     };
     if (get_lists(out, argc, e) != 0)
         return -1;

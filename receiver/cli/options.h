@@ -85,6 +85,9 @@ enum option_id {
     OPTION_TAG,
     OPTION_PIN,
     OPTION_UNPIN,
+    OPTION_FORCE_DEVICE,
+    OPTION_PARALLEL,
+    OPTION_ASK_FIRST,
     OPTION_COUNT
 };
 
@@ -112,8 +115,9 @@ struct options {
     uint32_t keep;
     uint32_t block_bytes; /* of new disks; 0: the default */
     bool dry_run, full, yes, retained;
-    uint8_t compress; /* COMPRESS_AUTO, 0 for none, or a level */
-    uint64_t bwlimit; /* 0: none */
+    uint8_t compress;  /* COMPRESS_AUTO, 0 for none, or a level */
+    uint64_t bwlimit;  /* 0: none */
+    uint8_t ask_first; /* enum asking_when */
     enum snapshot_quiesce quiesce;
     const char **exclude, **only; /* slots */
     size_t exclude_count, only_count;
@@ -124,7 +128,8 @@ struct options {
     uint64_t stall_timeout_s;      /* 600 */
     const char *mirror, *output, *foreign;
     const char *repo, *repo_password_file, *repo_password_command, *key_file, *new_password_file;
-    bool encrypt, append_only, pin, unpin;
+    bool encrypt, append_only, pin, unpin, force_device;
+    unsigned parallel;  /* VMs at once; 1 */
     const char **files; /* NAME=DISK */
     size_t file_count;
     struct keep_policy keep_policy; /* its tags are keep_tags */

@@ -25,6 +25,7 @@ enum {
 };
 
 struct shown_disk {
+    char vm[256];
     char name[300]; /* "VM slot" or what is done, raw */
     uint64_t done, total, read, sent, same;
     bool ended;
@@ -34,10 +35,17 @@ struct shown_disk {
     bool rates_known;
 };
 
+/* What one VM is at. */
+struct shown_step {
+    char vm[256];
+    char text[400];
+};
+
 struct progress {
     struct progress_options o;
     pthread_mutex_t lock; /* guards all below; never held while logging */
-    char step[400];
+    struct shown_step steps[PARALLEL_MAX];
+    size_t step_count;
     struct shown_disk *disks;
     size_t count;
     unsigned drawn; /* lines on the screen */
@@ -215,7 +223,7 @@ static struct shown_disk *find(struct progress *p, const struct disk_progress *d
     struct shown_disk *more;
 
     if (d->what != NULL)
-        snprintf(name, sizeof name, "%s", d->what);
+        snprintf(name, sizeof name, "%.250s%s%s", d->vm, d->vm[0] != 0 ? ": " : "", d->what);
     else
         snprintf(name, sizeof name, "%.*s %s", (int)(sizeof name - DISK_SLOT_BYTES - 2), d->vm,
                  d->disk);
@@ -232,6 +240,7 @@ static struct shown_disk *find(struct progress *p, const struct disk_progress *d
     more = &p->disks[p->count++];
     memset(more, 0, sizeof *more);
     memcpy(more->name, name, sizeof name);
+    snprintf(more->vm, sizeof more->vm, "%s", d->vm);
     more->began_ms = more->rate_ms = now;
     return more;
 }
@@ -256,11 +265,10 @@ static void draw(struct progress *p)
     /* The last column stays free: some terminals wrap as soon as it is written. */
     columns = columns > 1 ? columns - 1 : 1;
     erase(p);
-    if (p->step[0] != 0) {
-        utf8_show(shown, sizeof shown, p->step);
+    for (size_t i = 0; i < p->step_count && lines + 1 < rows; i++, lines++) {
+        utf8_show(shown, sizeof shown, p->steps[i].text);
         utf8_cut(text, sizeof text, shown, columns);
         fprintf(p->o.out, "%s\n", text);
-        lines++;
     }
     for (size_t i = 0; i < p->count && lines + 1 < rows; i++) {
         struct progress_line l = line_of(&p->disks[i]);
@@ -329,14 +337,30 @@ void progress_close(struct progress *p)
     free(p);
 }
 
+/* The place of a VM's step; the last one where there are too many. */
+static struct shown_step *step_of(struct progress *p, const char *vm)
+{
+    struct shown_step *s;
+
+    for (size_t i = 0; i < p->step_count; i++)
+        if (strncmp(p->steps[i].vm, vm, sizeof p->steps[i].vm - 1) == 0)
+            return &p->steps[i];
+    s = &p->steps[p->step_count < PARALLEL_MAX ? p->step_count++ : PARALLEL_MAX - 1];
+    snprintf(s->vm, sizeof s->vm, "%s", vm);
+    return s;
+}
+
 void progress_step(struct progress *p, const char *vm, const char *what)
 {
+    struct shown_step *s;
+
     pthread_mutex_lock(&p->lock);
-    snprintf(p->step, sizeof p->step, "%.300s: %s", vm, what);
+    s = step_of(p, vm);
+    snprintf(s->text, sizeof s->text, "%.300s: %s", vm, what);
     if (p->o.plain) {
         char shown[LINE_BYTES];
 
-        utf8_show(shown, sizeof shown, p->step);
+        utf8_show(shown, sizeof shown, s->text);
         fprintf(p->o.out, "%s\n", shown);
         fflush(p->o.out);
     }
@@ -385,8 +409,35 @@ void progress_vm_end(struct progress *p)
         erase(p);
         fflush(p->o.out);
     }
-    p->step[0] = 0;
+    p->step_count = 0;
     p->count = 0;
+    pthread_mutex_unlock(&p->lock);
+}
+
+static bool is_of(const char *shown, size_t room, const char *vm)
+{
+    return shown[0] == 0 || strncmp(shown, vm, room - 1) == 0;
+}
+
+void progress_vm_done(struct progress *p, const char *vm)
+{
+    size_t steps = 0, disks = 0;
+
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->step_count; i++)
+        if (!is_of(p->steps[i].vm, sizeof p->steps[i].vm, vm))
+            p->steps[steps++] = p->steps[i];
+    for (size_t i = 0; i < p->count; i++)
+        if (!is_of(p->disks[i].vm, sizeof p->disks[i].vm, vm))
+            p->disks[disks++] = p->disks[i];
+    p->step_count = steps;
+    p->count = disks;
+    if (p->o.draw) {
+        erase(p);
+        fflush(p->o.out);
+        if (steps + disks > 0)
+            draw(p);
+    }
     pthread_mutex_unlock(&p->lock);
 }
 
@@ -405,7 +456,7 @@ void progress_show(void *progress)
     struct progress *p = progress;
 
     pthread_mutex_lock(&p->lock);
-    if (p->step[0] != 0 || p->count > 0)
+    if (p->step_count > 0 || p->count > 0)
         draw(p);
     pthread_mutex_unlock(&p->lock);
 }

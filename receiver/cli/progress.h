@@ -37,7 +37,10 @@ void progress_step(struct progress *p, const char *vm, const char *what);
 
 void progress_disk(struct progress *p, const struct disk_progress *d);
 
-/* The VM is done: its lines go. */
+/* One VM of several is done: its lines go, and those that are of no VM. */
+void progress_vm_done(struct progress *p, const char *vm);
+
+/* All is done: all lines go. */
 void progress_vm_end(struct progress *p);
 
 /* For the log (log_set_screen). */

@@ -359,7 +359,7 @@ int report_flush(struct report *r, struct err *e)
     if (failed == 0)
         return 0;
     errno = failed;
-    err_sys(e, "writing the results to standard output");
+    err_sys_write(e, "writing the results to standard output");
     if (e != NULL && e->code == ERR_NETWORK)
         e->code = ERR_SYSTEM; /* a closed pipe is no matter of the network here */
     return -1;

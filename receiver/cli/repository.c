@@ -5,10 +5,12 @@
 #include <string.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/log.h"
 #include "receiver/base/state.h"
 #include "receiver/cli/app.h"
 #include "receiver/cli/events.h"
 #include "receiver/cli/options.h"
+#include "receiver/repo/repo_care.h"
 #include "receiver/storage/storage.h"
 #include "receiver/storage/storage_directory.h"
 
@@ -161,4 +163,25 @@ void repository_close(struct repository *r)
     repo_close(r->repo);
     storage_close(r->storage);
     *r = (struct repository){ 0 };
+}
+
+/* --- the reserve --- */
+
+void repository_tell_reserve(void)
+{
+    log_warning("the disk is full: the reserve of the repository (64 MiB) was given up so that "
+                "things can be removed");
+}
+
+void repository_mend_reserve(struct repository *r)
+{
+    struct err e;
+    int made = repo_reserve_restore(r->repo, &e);
+
+    if (made > 0)
+        log_note("the reserve of the repository is there again");
+    else if (made < 0)
+        log_warning("the repository has no reserve for cleaning up on a full disk: %s; the next "
+                    "backup or prune that finds room makes it again",
+                    e.text);
 }

@@ -30,6 +30,12 @@ int repository_reopen(struct repository *r, struct app *app, enum repo_access ac
                       struct err *e);
 void repository_close(struct repository *r);
 
+/* The reserve was given up so that a full disk could be cleaned: say so. */
+void repository_tell_reserve(void);
+
+/* Make the reserve again if it is missing and there is room, and say how that went. */
+void repository_mend_reserve(struct repository *r);
+
 /* A folder for a new one. */
 int repository_make_storage(struct storage **out, struct app *app, struct err *e);
 

@@ -49,6 +49,7 @@ int run_options_fill(struct run_options *out, struct connection *c, char agent[A
         .stall_timeout_s = o->stall_timeout_s,
         .ask = secret_can_ask() ? ask : NULL,
         .ask_context = c->app,
+        .parallel = o->parallel,
     };
     if (agent_find(o->agent_file, agent, e) == 0)
         return 0;

@@ -62,6 +62,22 @@ int host_init(struct host *h, struct transport *transport, const char *address, 
         h->hooks.stop = real_stop;
     if (pthread_mutex_init(&h->vim_lock, NULL) != 0)
         return err_set(e, ERR_SYSTEM, "no mutex");
+    h->vim_gate = &h->vim_lock;
+    return 0;
+}
+
+int host_join(struct host *h, struct transport *transport, const struct host *first, struct err *e)
+{
+    if (host_init(h, transport, first->address, first->port, first->user, &first->hooks, e) != 0)
+        return -1;
+    h->vim_gate = first->vim_gate;
+    memcpy(h->uuid, first->uuid, sizeof h->uuid);
+    memcpy(h->product, first->product, sizeof h->product);
+    memcpy(h->level, first->level, sizeof h->level);
+    memcpy(h->version, first->version, sizeof h->version);
+    h->version_major = first->version_major;
+    memcpy(h->build, first->build, sizeof h->build);
+    h->booted = first->booted;
     return 0;
 }
 
@@ -326,9 +342,9 @@ static int vim_run(struct host *h, const char *command, unsigned tries, uint64_t
             host_answer_free(a);
             host_pause(h, UINT64_C(1000) << (2 * (i - 1)));
         }
-        pthread_mutex_lock(&h->vim_lock);
+        pthread_mutex_lock(h->vim_gate);
         rc = host_run(h, command, timeout_ms, a, e);
-        pthread_mutex_unlock(&h->vim_lock);
+        pthread_mutex_unlock(h->vim_gate);
         if (rc != 0)
             return -1;
         if (!is_passing(a))

@@ -46,7 +46,8 @@ struct host_hooks {
 struct host {
     struct transport *transport; /* replaced by the owner after a reconnect: host_rebind */
     struct host_hooks hooks;
-    pthread_mutex_t vim_lock; /* guards: one vim-cmd at a time */
+    pthread_mutex_t vim_lock;  /* guards: one vim-cmd at a time */
+    pthread_mutex_t *vim_gate; /* this one, or that of the host that was joined */
     /* Where we are logged in, for the journal and for messages; borrowed. */
     const char *address;
     unsigned port;
@@ -66,6 +67,12 @@ struct host {
 int host_init(struct host *h, struct transport *transport, const char *address, unsigned port,
               const char *user, const struct host_hooks *hooks, struct err *e);
 void host_end(struct host *h);
+
+/*
+ * Another connection to a host that is known already: what host_identify found is taken over, and
+ * vim-cmd runs once at a time over both together.  `first` outlives h.  Instead of host_init.
+ */
+int host_join(struct host *h, struct transport *transport, const struct host *first, struct err *e);
 
 /* After a reconnect.  No command may be under way. */
 void host_rebind(struct host *h, struct transport *transport);

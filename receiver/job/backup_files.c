@@ -12,9 +12,11 @@
 #include "protocol/stream/sink.h"
 #include "protocol/vmdk/chain.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/sizes.h"
 #include "receiver/base/stop.h"
 #include "receiver/image/local_chain.h"
 #include "receiver/job/image_read.h"
+#include "receiver/job/repo_plan.h"
 #include "receiver/repo/repo_care.h"
 #include "receiver/repo/repo_run.h"
 
@@ -142,6 +144,7 @@ static int begin_run(struct work *w, struct err *e)
     const struct repo_run_options options = {
         .block_bytes = w->o->block_bytes,
         .no_parent = w->o->full,
+        .only_look = w->o->dry_run,
     };
     struct repo_disk disks[DISKS_MAX];
 
@@ -278,18 +281,39 @@ static int add_tags(struct work *w, struct err *e)
     return 0;
 }
 
+static void tell_plan(struct work *w)
+{
+    const char *slots[DISKS_MAX];
+    char line[600], size[SIZE_TEXT_BYTES], allocated[SIZE_TEXT_BYTES];
+
+    for (size_t i = 0; i < w->count; i++) {
+        const struct image *m = &w->images[i];
+
+        slots[i] = m->slot;
+        snprintf(line, sizeof line, "%s: %s, %s of it allocated, %.400s", m->slot,
+                 size_text(size, m->source->capacity_bytes),
+                 size_text(allocated, m->source->allocated_bytes), m->path);
+        if (w->events->plan != NULL)
+            w->events->plan(w->events->context, w->name, line);
+    }
+    repo_plan_tell(w->run, slots, w->count, w->o->full, w->name, w->events);
+}
+
 static int run_vm(struct work *w, struct err *e)
 {
     for (size_t i = 0; i < w->count; i++)
         if (open_image(w, &w->images[i], e) != 0)
             return -1;
+    if (begin_run(w, e) != 0)
+        return -1;
     if (w->o->dry_run) {
+        tell_plan(w);
+        w->result->change_source =
+            w->o->full || repo_run_parent(w->run) == 0 ? CHANGE_FULL : CHANGE_DIGEST;
         w->result->outcome = OUTCOME_SKIPPED;
         w->result->why.code = ERR_NONE;
         return 0;
     }
-    if (begin_run(w, e) != 0)
-        return -1;
     for (size_t i = 0; i < w->count; i++)
         if (read_image(w, i, e) != 0)
             return -1;

@@ -10,14 +10,16 @@
 #include "protocol/base/err.h"
 #include "protocol/block/source.h"
 #include "protocol/block/tree.h"
+#include "protocol/stream/level.h"
 #include "protocol/stream/sink.h"
 #include "protocol/wire/messages.h"
 #include "receiver/job/ordered.h"
 
 enum {
-    PIECE_BYTES = 1 << 20,
+    PIECE_BYTES = 512 << 10,
     PIECE_BLOCKS_MAX = PIECE_BYTES / BLOCK_BYTES_MIN,
-    PIECES_EACH = 3,
+    PIECES_EACH = 6,        /* so many that one slow worker does not hold up the others */
+    STEP_BYTES = 256 << 10, /* read at once: still in the processor's cache when it is packed */
     AUTO_LEVEL = 1,
 };
 
@@ -28,6 +30,7 @@ struct block {
     bool known; /* the store tells what it holds */
     struct digest held, is;
     enum fate fate;
+    struct sink_identity identity;
     size_t packed_bytes; /* 0: it does not shrink */
 };
 
@@ -35,7 +38,6 @@ struct block {
 struct piece {
     uint64_t offset_bytes, length_bytes;
     bool hole;
-    ZSTD_CCtx *packer;
     uint8_t *plain, *packed; /* of piece_bytes; packed has block_room for each block */
     struct block blocks[PIECE_BLOCKS_MAX];
 };
@@ -45,7 +47,11 @@ struct reader {
     struct tree *tree;
     size_t piece_bytes, block_room;
     uint64_t found_bytes;         /* up to where pieces were made */
+    struct extent extent;         /* the last one that was asked for */
     uint64_t same_from, same_end; /* a run that the sink was not told of yet */
+    pthread_mutex_t packers_lock; /* guards what follows */
+    ZSTD_CCtx *packers[ORDERED_WORKERS_MAX];
+    size_t packer_count; /* not in use; the one used last comes first, its memory is warm */
 };
 
 static size_t block_bytes_at(const struct reader *r, uint64_t offset_bytes)
@@ -57,17 +63,35 @@ static size_t block_bytes_at(const struct reader *r, uint64_t offset_bytes)
 
 /* --- what comes next --- */
 
+/* The rest of the extent at an offset.  It is asked for once: on tmpfs the search for its end walks
+ * over all its pages. */
+static int extent_at(struct reader *r, uint64_t offset_bytes, struct extent *out, struct err *e)
+{
+    struct extent *x = &r->extent;
+    uint64_t end = x->offset_bytes + x->length_bytes;
+
+    if (offset_bytes < x->offset_bytes || offset_bytes >= end) {
+        if (source_extent_at(r->d->source, offset_bytes, x, e) != 0)
+            return -1;
+        end = x->offset_bytes + x->length_bytes;
+    }
+    *out = *x;
+    out->offset_bytes = offset_bytes;
+    out->length_bytes = end - offset_bytes;
+    return 0;
+}
+
 /* The extent at an offset, with those behind it of its kind, ended at a block's border: a block
  * that is a hole only in part is data. */
 static int find_piece(struct reader *r, struct piece *p, struct err *e)
 {
     const struct sink *s = r->d->sink;
     uint64_t at = r->found_bytes, end = at, limit = s->capacity_bytes;
-    struct extent x;
+    struct extent x = { 0 };
 
     p->hole = true;
     while (end < limit) {
-        if (source_extent_at(r->d->source, end, &x, e) != 0)
+        if (extent_at(r, end, &x, e) != 0)
             return -1;
         if (x.kind != EXTENT_ZERO)
             break;
@@ -126,15 +150,31 @@ static int next_piece(void *context, void *item, struct err *e)
 
 /* --- the work on it --- */
 
-static int pack_block(const struct reader *r, struct piece *p, size_t i, const uint8_t *plain,
-                      size_t count, struct err *e)
+static ZSTD_CCtx *take_packer(struct reader *r)
+{
+    ZSTD_CCtx *packer;
+
+    pthread_mutex_lock(&r->packers_lock);
+    packer = r->packers[--r->packer_count];
+    pthread_mutex_unlock(&r->packers_lock);
+    return packer;
+}
+
+static void give_packer(struct reader *r, ZSTD_CCtx *packer)
+{
+    pthread_mutex_lock(&r->packers_lock);
+    r->packers[r->packer_count++] = packer;
+    pthread_mutex_unlock(&r->packers_lock);
+}
+
+static int pack_block(const struct reader *r, struct piece *p, size_t i, ZSTD_CCtx *packer,
+                      const uint8_t *plain, size_t count, struct err *e)
 {
     size_t packed;
 
-    p->blocks[i].packed_bytes = 0;
     if (r->d->compress == 0)
         return 0;
-    packed = ZSTD_compress2(p->packer, p->packed + i * r->block_room, r->block_room, plain, count);
+    packed = ZSTD_compress2(packer, p->packed + i * r->block_room, r->block_room, plain, count);
     if (ZSTD_isError(packed))
         return err_set(e, ERR_SYSTEM, "packing a block: %s", ZSTD_getErrorName(packed));
     if (packed < count)
@@ -142,30 +182,59 @@ static int pack_block(const struct reader *r, struct piece *p, size_t i, const u
     return 0;
 }
 
-static int work_piece(void *context, void *item, struct err *e)
+static int work_block(struct reader *r, struct piece *p, size_t i, ZSTD_CCtx *packer,
+                      const uint8_t *plain, size_t count, struct err *e)
 {
-    struct reader *r = context;
-    const struct sink *s = r->d->sink;
-    struct piece *p = item;
+    struct sink *s = r->d->sink;
+    struct block *b = &p->blocks[i];
 
-    if (p->hole)
+    b->packed_bytes = 0;
+    b->is = digest_of(&s->secret, plain, count);
+    if (b->known && digest_equal(&b->is, &b->held))
+        b->fate = FATE_SAME;
+    else
+        b->fate = digest_is_zero(&b->is) ? FATE_ZERO : FATE_DATA;
+    if (b->fate != FATE_DATA)
         return 0;
-    if (source_read(r->d->source, p->offset_bytes, p->plain, (size_t)p->length_bytes, e) != 0)
+    b->identity.known = false;
+    if (s->ahead != NULL && s->ahead->identify(s, plain, count, &b->identity, e) != 0)
         return -1;
-    for (size_t i = 0, at = 0; at < p->length_bytes; i++) {
-        size_t count = block_bytes_at(r, p->offset_bytes + at);
-        struct block *b = &p->blocks[i];
+    return b->identity.known ? 0 : pack_block(r, p, i, packer, plain, count, e);
+}
 
-        b->is = digest_of(&s->secret, p->plain + at, count);
-        if (b->known && digest_equal(&b->is, &b->held))
-            b->fate = FATE_SAME;
-        else
-            b->fate = digest_is_zero(&b->is) ? FATE_ZERO : FATE_DATA;
-        if (b->fate == FATE_DATA && pack_block(r, p, i, p->plain + at, count, e) != 0)
+static int work_steps(struct reader *r, struct piece *p, ZSTD_CCtx *packer, struct err *e)
+{
+    size_t step = (size_t)max_u64(r->d->sink->block_bytes, STEP_BYTES);
+    size_t at = 0, have = 0;
+
+    for (size_t i = 0; at < p->length_bytes; i++) {
+        size_t count = block_bytes_at(r, p->offset_bytes + at);
+
+        if (at == have) {
+            have = (size_t)min_u64(p->length_bytes, have + step);
+            if (source_read(r->d->source, p->offset_bytes + at, p->plain + at, have - at, e) != 0)
+                return -1;
+        }
+        if (work_block(r, p, i, packer, p->plain + at, count, e) != 0)
             return -1;
         at += count;
     }
     return 0;
+}
+
+static int work_piece(void *context, void *item, struct err *e)
+{
+    struct reader *r = context;
+    struct piece *p = item;
+    ZSTD_CCtx *packer;
+    int rc;
+
+    if (p->hole)
+        return 0;
+    packer = take_packer(r);
+    rc = work_steps(r, p, packer, e);
+    give_packer(r, packer);
+    return rc;
 }
 
 /* --- to the sink, in order --- */
@@ -193,6 +262,7 @@ static int put_data(struct reader *r, const struct piece *p, size_t i, size_t at
         .packed = b->packed_bytes > 0 ? p->packed + i * r->block_room : p->plain + at,
         .packed_bytes = b->packed_bytes > 0 ? b->packed_bytes : count,
         .encoding = b->packed_bytes > 0 ? ENCODING_ZSTD : ENCODING_RAW,
+        .identity = s->ahead != NULL ? &b->identity : NULL,
     };
 
     r->d->sent_bytes += to.packed_bytes;
@@ -261,7 +331,6 @@ static void free_pieces(void **items, size_t count)
         struct piece *p = items[i];
 
         if (p != NULL) {
-            ZSTD_freeCCtx(p->packer);
             free(p->plain);
             free(p->packed);
         }
@@ -273,15 +342,11 @@ static void free_pieces(void **items, size_t count)
 static struct piece *new_piece(const struct reader *r, size_t blocks)
 {
     struct piece *p = calloc(1, sizeof *p);
-    int level = r->d->compress == COMPRESS_AUTO ? AUTO_LEVEL : r->d->compress;
 
     if (p == NULL)
         return NULL;
     p->plain = malloc(r->piece_bytes);
     p->packed = malloc(blocks * r->block_room);
-    p->packer = ZSTD_createCCtx();
-    if (p->packer != NULL)
-        ZSTD_CCtx_setParameter(p->packer, ZSTD_c_compressionLevel, level);
     return p;
 }
 
@@ -293,7 +358,7 @@ static void **new_pieces(const struct reader *r, size_t count, struct err *e)
         struct piece *p = new_piece(r, r->piece_bytes / r->d->sink->block_bytes);
 
         items[i] = p;
-        if (p == NULL || p->plain == NULL || p->packed == NULL || p->packer == NULL) {
+        if (p == NULL || p->plain == NULL || p->packed == NULL) {
             free_pieces(items, count);
             items = NULL;
         }
@@ -301,6 +366,30 @@ static void **new_pieces(const struct reader *r, size_t count, struct err *e)
     if (items == NULL)
         err_sys(e, "getting memory for blocks");
     return items;
+}
+
+/* One for each thread that can be at work. */
+static int make_packers(struct reader *r, size_t count, struct err *e)
+{
+    int level = r->d->compress == COMPRESS_AUTO ? AUTO_LEVEL : r->d->compress;
+
+    while (r->packer_count < count) {
+        ZSTD_CCtx *packer = ZSTD_createCCtx();
+
+        if (packer == NULL)
+            return err_sys(e, "getting memory for packing");
+        level_set(packer, level);
+        r->packers[r->packer_count++] = packer;
+    }
+    return 0;
+}
+
+static void free_reader(struct reader *r)
+{
+    while (r->packer_count > 0)
+        ZSTD_freeCCtx(r->packers[--r->packer_count]);
+    pthread_mutex_destroy(&r->packers_lock);
+    tree_free(r->tree);
 }
 
 int image_read(struct image_read *d, struct err *e)
@@ -312,6 +401,7 @@ int image_read(struct image_read *d, struct err *e)
         .d = d,
         .piece_bytes = max_u64(s->block_bytes, PIECE_BYTES),
         .block_room = ZSTD_compressBound(s->block_bytes),
+        .packers_lock = PTHREAD_MUTEX_INITIALIZER,
     };
     struct ordered_config o = {
         .workers = workers,
@@ -324,7 +414,8 @@ int image_read(struct image_read *d, struct err *e)
     void **items = new_pieces(&r, count, e);
     int rc = -1;
 
-    if (items == NULL || tree_new(&r.tree, &s->secret, s->capacity_bytes, s->block_bytes, e) != 0)
+    if (items == NULL || make_packers(&r, workers > 0 ? workers : 1, e) != 0 ||
+        tree_new(&r.tree, &s->secret, s->capacity_bytes, s->block_bytes, e) != 0)
         goto out;
     o.items = items;
     if (ordered_run(&o, e) != 0 || tell_same(&r, e) != 0 || tree_root(r.tree, &d->root, e) != 0)
@@ -332,7 +423,7 @@ int image_read(struct image_read *d, struct err *e)
     rc = s->ops->end(s, &d->root, e);
 
 out:
-    tree_free(r.tree);
     free_pieces(items, count);
+    free_reader(&r);
     return rc;
 }

@@ -27,7 +27,8 @@ struct image_read {
     uint64_t allocated_bytes; /* not known to be holes */
     uint64_t read_bytes;
     uint64_t same_bytes; /* read and found equal */
-    uint64_t sent_bytes; /* what the sink was given: packed bytes of changed blocks */
+    /* What the sink was given of changed blocks: packed, or plain where it knew the block. */
+    uint64_t sent_bytes;
     struct digest root;
 };
 

@@ -8,8 +8,6 @@
 #include "protocol/base/err.h"
 #include "protocol/stream/pool.h"
 
-enum { WORKERS_MAX = 8 };
-
 struct ordered;
 
 struct place {
@@ -129,5 +127,5 @@ unsigned ordered_workers(void)
 {
     long count = sysconf(_SC_NPROCESSORS_ONLN);
 
-    return count < 1 ? 1 : count > WORKERS_MAX ? WORKERS_MAX : (unsigned)count;
+    return count < 1 ? 1 : count > ORDERED_WORKERS_MAX ? ORDERED_WORKERS_MAX : (unsigned)count;
 }

@@ -9,6 +9,8 @@
 
 struct err;
 
+enum { ORDERED_WORKERS_MAX = 8 };
+
 struct ordered_config {
     unsigned workers;   /* 0: everything in the caller's thread */
     void *const *items; /* room for what is under way; more than workers, so that none waits */
@@ -25,7 +27,7 @@ struct ordered_config {
 /* 0 when all is taken, or -1 with the first failure in order; no work is under way afterwards. */
 int ordered_run(const struct ordered_config *config, struct err *e);
 
-/* Workers that pay on this machine: its processors, at most 8. */
+/* Workers that pay on this machine: its processors, at most ORDERED_WORKERS_MAX. */
 unsigned ordered_workers(void);
 
 #endif

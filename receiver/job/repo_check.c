@@ -8,8 +8,10 @@
 #include "protocol/base/bytes.h"
 #include "protocol/base/err.h"
 #include "protocol/block/source.h"
+#include "receiver/base/clock.h"
 #include "receiver/job/id_set.h"
 #include "receiver/repo/repo_care.h"
+#include "receiver/repo/repo_verified.h"
 
 struct check {
     struct repo *r;
@@ -18,9 +20,15 @@ struct check {
     struct repo_checked *out;
     struct id_set *whole; /* nodes below which everything is there */
     struct bytes damaged; /* struct repo_damaged, to be set aside */
+    struct bytes good;    /* struct repo_verified_item: what was read without a fault */
+    uint64_t began;       /* seconds since 1970 */
     struct err first;     /* the first fault */
     uint64_t missing;     /* of the disk in hand */
     struct repo_key pack; /* the one in hand */
+    struct repo_generation_name *names; /* that were there before the packs were listed */
+    size_t name_count;
+    struct repo_pack *packs;
+    size_t pack_count;
 };
 
 static int check_stop(const struct check *k, struct err *e)
@@ -57,6 +65,14 @@ static int judge(struct check *k, const char *object, const struct err *e)
         return -1;
     fault(k, object, e->text);
     return 0;
+}
+
+static int note_good(struct check *k, const struct repo_key *key, uint64_t number, uint64_t time,
+                     struct err *e)
+{
+    const struct repo_verified_item item = { .key = *key, .number = number, .time = time };
+
+    return bytes_append(&k->good, &item, sizeof item, e);
 }
 
 /* --- packs --- */
@@ -116,7 +132,7 @@ static int check_pack(struct check *k, const struct repo_pack *p, struct err *e)
 {
     bool in_slice = p->key.b[0] % k->o->n == k->o->k - 1;
     char name[REPO_KEY_HEX_BYTES + 8], hex[REPO_KEY_HEX_BYTES];
-    uint64_t damaged = k->out->damaged, healed = k->out->healed;
+    uint64_t damaged = k->out->damaged, healed = k->out->healed, problems = k->out->problems;
 
     repo_key_hex(&p->key, hex);
     snprintf(name, sizeof name, "pack %s", hex);
@@ -133,33 +149,30 @@ static int check_pack(struct check *k, const struct repo_pack *p, struct err *e)
     if (repo_pack_check(k->r, &p->key, k->o->read_data && in_slice, note_entry, k, e) != 0 &&
         judge_pack(k, name, damaged, healed, e) != 0)
         return -1;
-    if (k->o->read_data && in_slice)
-        k->out->read_bytes += p->size_bytes;
-    return 0;
+    if (!k->o->read_data || !in_slice)
+        return 0;
+    k->out->read_bytes += p->size_bytes;
+    /* What is damaged there and healed elsewhere was proved elsewhere. */
+    return k->out->problems == problems && k->out->damaged == damaged
+               ? note_good(k, &p->key, 0, k->began, e)
+               : 0;
 }
 
 static int check_packs(struct check *k, struct err *e)
 {
-    struct repo_pack *packs = NULL;
     uint64_t done = 0, total = 0;
-    size_t count = 0;
-    int rc = -1;
 
-    if (repo_packs(k->r, &packs, &count, e) != 0)
+    if (repo_packs(k->r, &k->packs, &k->pack_count, e) != 0)
         return -1;
-    for (size_t i = 0; i < count; i++)
-        total += packs[i].size_bytes;
-    for (size_t i = 0; i < count; i++) {
-        if (check_stop(k, e) != 0 || check_pack(k, &packs[i], e) != 0)
-            goto out;
-        done += packs[i].size_bytes;
+    for (size_t i = 0; i < k->pack_count; i++)
+        total += k->packs[i].size_bytes;
+    for (size_t i = 0; i < k->pack_count; i++) {
+        if (check_stop(k, e) != 0 || check_pack(k, &k->packs[i], e) != 0)
+            return -1;
+        done += k->packs[i].size_bytes;
         progress(k, "checking packs", done, total);
     }
-    rc = 0;
-
-out:
-    free(packs);
-    return rc;
+    return 0;
 }
 
 static int set_aside(struct check *k, struct err *e)
@@ -174,6 +187,24 @@ static int set_aside(struct check *k, struct err *e)
             return -1;
         at += now;
     }
+    return 0;
+}
+
+/* --- small objects --- */
+
+static int judge_object(void *context, const char *name, bool ours, const struct err *why,
+                        struct err *e)
+{
+    struct check *k = context;
+    char text[sizeof why->text + 40];
+
+    if (ours) {
+        *e = *why;
+        return judge(k, name, e);
+    }
+    snprintf(text, sizeof text, "%s: %s; it is left alone", name, why->text);
+    if (k->env->warn != NULL)
+        k->env->warn(k->env->context, text);
     return 0;
 }
 
@@ -286,8 +317,14 @@ static int check_generations(struct check *k, struct err *e)
     for (size_t i = 0; i < count; i++) {
         struct repo_generation g = { 0 };
         int loaded = repo_generation_load(k->r, &names[i].vm, names[i].number, &g, e);
-        int done = loaded == 0 ? check_one(k, &g, e) : judge(k, "a manifest", e);
+        int done = 0;
 
+        if (loaded == 0)
+            done = check_one(k, &g, e);
+        else if (e->code == ERR_NOT_FOUND) /* forgotten while we looked */
+            done = repo_still_there(k->r, e);
+        else
+            done = judge(k, "a manifest", e);
         repo_generation_free(&g);
         if (done != 0)
             goto out;
@@ -300,11 +337,74 @@ out:
     return rc;
 }
 
+/* --- what was verified --- */
+
+/* When the packs that are there were read, the oldest of these times; 0: one of them never. */
+static int oldest_pack(struct check *k, uint64_t *out, struct err *e)
+{
+    struct repo_verified v;
+    uint64_t oldest = k->began;
+
+    if (repo_verified_load(k->r, &v, e) != 0)
+        return -1;
+    for (size_t i = 0; i < k->pack_count; i++) {
+        uint64_t time = repo_verified_time(&v, &k->packs[i].key, 0);
+
+        /* Nothing refers to a pack that has no index. */
+        if (k->packs[i].indexed && time < oldest)
+            oldest = time;
+    }
+    repo_verified_free(&v);
+    *out = oldest;
+    return 0;
+}
+
+static int note_items(struct check *k, struct err *e)
+{
+    const struct repo_verified_item *items =
+        (const struct repo_verified_item *)(const void *)k->good.data;
+    size_t count = k->good.count / sizeof items[0];
+
+    return count > 0 ? repo_verified_note(k->r, items, count, e) : 0;
+}
+
+/* With the packs of this slice perhaps everything was read by now. */
+static int note_generations(struct check *k, struct err *e)
+{
+    uint64_t time;
+
+    if (k->out->problems > 0)
+        return 0;
+    if (oldest_pack(k, &time, e) != 0)
+        return -1;
+    k->good.count = 0;
+    for (size_t i = 0; i < k->name_count && time > 0; i++)
+        if (note_good(k, &k->names[i].vm, k->names[i].number, time, e) != 0)
+            return -1;
+    return note_items(k, e);
+}
+
+/* A place where nothing can be written can be checked all the same. */
+static void note_verified(struct check *k, bool packs)
+{
+    struct err e;
+
+    if (!k->o->read_data || !k->o->set_aside)
+        return;
+    if ((note_items(k, &e) != 0 || (packs && note_generations(k, &e) != 0)) &&
+        k->env->warn != NULL) {
+        err_add(&e, "when it was verified could not be noted");
+        k->env->warn(k->env->context, e.text);
+    }
+}
+
 /* --- the whole --- */
 
 static int begin(struct check *k, struct err *e)
 {
     *k->out = (struct repo_checked){ 0 };
+    k->began = (uint64_t)clock_now();
+    k->damaged.ceiling = k->good.ceiling = (size_t)1 << 30;
     return id_set_new(&k->whole, REPO_ID_BYTES, e);
 }
 
@@ -312,6 +412,9 @@ static int end(struct check *k, int rc, struct err *e)
 {
     id_set_free(k->whole);
     bytes_free(&k->damaged);
+    bytes_free(&k->good);
+    free(k->names);
+    free(k->packs);
     if (rc != 0 || k->out->problems == 0)
         return rc;
     *e = k->first;
@@ -324,15 +427,20 @@ int repo_check(struct repo *r, const struct repo_check_options *options, const s
     struct check k = { .r = r, .o = options, .env = env, .out = out };
     int rc;
 
-    k.damaged.ceiling = (size_t)1 << 30;
     rc = begin(&k, e);
+    if (rc == 0)
+        rc = repo_generation_names(r, &k.names, &k.name_count, e);
     if (rc == 0)
         rc = check_packs(&k, e);
     if (rc == 0)
         rc = check_generations(&k, e);
+    if (rc == 0)
+        rc = repo_objects_check(r, judge_object, &k, e);
     /* Behind the walk, so that what is reported is what was found. */
     if (rc == 0)
         rc = set_aside(&k, e);
+    if (rc == 0)
+        note_verified(&k, true);
     return end(&k, rc, e);
 }
 
@@ -389,5 +497,9 @@ int repo_check_generation(struct repo *r, const struct repo_generation *g,
     for (uint32_t i = 0; i < g->disk_count && rc == 0 && options->read_data; i++)
         if (g->disks[i].state != REPO_DISK_ABSENT)
             rc = read_disk(&k, object, &g->disks[i], e);
+    if (rc == 0 && out->problems == 0)
+        rc = note_good(&k, &g->vm, g->number, k.began, e);
+    if (rc == 0)
+        note_verified(&k, false);
     return end(&k, rc, e);
 }

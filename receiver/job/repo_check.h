@@ -14,7 +14,8 @@ struct repo_generation;
 struct repo_check_options {
     bool read_data;
     unsigned k, n;  /* slice k of n packs, 1 <= k <= n; 1, 1: all */
-    bool set_aside; /* note what is damaged, so that the next backup stores it again */
+    bool set_aside; /* note what is damaged, so that the next backup stores it again, and with
+                       read_data what was read without a fault, and when */
     /* One call for each fault. */
     void (*problem)(void *context, const char *object, const char *text);
     void *context;
@@ -31,7 +32,7 @@ struct repo_checked {
 /*
  * Check all of it, or with a generation only what that needs: with read_data its blocks are read.
  * 0 when clean; -1 with ERR_CORRUPT when anything was found, or ERR_STOPPED, ERR_SYSTEM,
- * ERR_NETWORK.  env: progress and stop are used.
+ * ERR_NETWORK.  env: warn, progress and stop are used.
  */
 int repo_check(struct repo *r, const struct repo_check_options *options, const struct repo_env *env,
                struct repo_checked *out, struct err *e);

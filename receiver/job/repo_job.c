@@ -8,6 +8,7 @@
 #include "receiver/base/log.h"
 #include "receiver/host/host.h"
 #include "receiver/host/inventory.h"
+#include "receiver/job/repo_plan.h"
 #include "receiver/job/vm_job.h"
 #include "receiver/repo/repo_care.h"
 #include "receiver/repo/repo_run.h"
@@ -39,6 +40,19 @@ static void close_repository(void *store)
     free(w);
 }
 
+static int tell_plan(struct work *w, const struct store_disk *given, size_t count, struct err *e)
+{
+    const char **slots = calloc(count > 0 ? count : 1, sizeof *slots);
+
+    if (slots == NULL)
+        return err_sys(e, "getting memory for disks");
+    for (size_t i = 0; i < count; i++)
+        slots[i] = given[i].included ? given[i].slot : NULL;
+    repo_plan_tell(w->run, slots, count, w->job->options->full, w->job->vm->name, w->job->events);
+    free(slots);
+    return 0;
+}
+
 static int begin_repository(void *store, const struct store_disk *given, size_t count, bool *first,
                             struct err *e)
 {
@@ -55,14 +69,12 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
     const struct repo_run_options options = {
         .block_bytes = w->options->block_bytes,
         .no_parent = job->options->full,
+        .only_look = job->options->dry_run,
+        .ask_when = w->options->ask_first,
     };
     struct repo_disk *disks;
     int rc;
 
-    /* A run would take locks and make their files: without one there is nothing to tell. */
-    *first = false;
-    if (job->options->dry_run)
-        return 0;
     disks = calloc(count > 0 ? count : 1, sizeof *disks);
     if (disks == NULL)
         return err_sys(e, "getting memory for disks");
@@ -79,6 +91,8 @@ static int begin_repository(void *store, const struct store_disk *given, size_t 
     if (rc != 0)
         return -1;
     *first = repo_run_parent(w->run) == 0;
+    if (job->options->dry_run)
+        return tell_plan(w, given, count, e);
     for (size_t i = 0; i < count; i++)
         if (repo_run_disk(w->run, i)->resumed)
             log_note("%s: %s: an unfinished run is gone on with", job->vm->name, given[i].slot);

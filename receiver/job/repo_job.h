@@ -13,6 +13,7 @@ struct backup_options {
     const char *const *vms;
     size_t vm_count;
     uint32_t block_bytes; /* of new disks; 0: the repository's */
+    uint8_t ask_first;    /* enum asking_when */
     const char *const *tags;
     size_t tag_count;
 };

@@ -6,6 +6,7 @@
 
 #include "protocol/base/err.h"
 #include "receiver/repo/repo_read.h"
+#include "receiver/repo/repo_verified.h"
 #include "receiver/restore/descriptor.h"
 
 /* A generation with what its texts live in. */
@@ -148,7 +149,7 @@ static int add_generation(struct repo_list *l, struct repo *r, const struct repo
     }
     owned_free(o);
     if (why.code == ERR_NOT_FOUND)
-        return 0; /* forgotten while we looked */
+        return repo_still_there(r, e); /* forgotten while we looked */
     if (is_damage(why.code))
         return add_problem(l, why.text, e);
     *e = why;
@@ -166,6 +167,22 @@ static void name_vms(struct repo_list *l)
         if (!item->newest)
             item->vm_now = next->vm_now;
     }
+}
+
+/* Nothing depends on it: where it cannot be read nothing is known. */
+static void add_verified(struct repo_list *l, struct repo *r)
+{
+    struct repo_verified v;
+    struct err none;
+
+    if (repo_verified_load(r, &v, &none) != 0)
+        return;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct repo_generation *g = &l->items[i]->g;
+
+        l->items[i]->item.verified = (int64_t)repo_verified_time(&v, &g->vm, g->number);
+    }
+    repo_verified_free(&v);
 }
 
 int repo_list_load(struct repo_list **out, struct repo *r, struct err *e)
@@ -189,6 +206,7 @@ int repo_list_load(struct repo_list **out, struct repo *r, struct err *e)
         if (add_generation(l, r, &names[i], e) != 0)
             goto out;
     name_vms(l);
+    add_verified(l, r);
     *out = l;
     l = NULL;
     rc = 0;

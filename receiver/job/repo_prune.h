@@ -18,9 +18,15 @@ struct prune_facts {
     uint64_t packs, bytes;           /* of the repository before */
     uint64_t live_entries;           /* what is referred to */
     uint64_t dead_packs, dead_bytes; /* nothing in them is */
-    uint64_t copied_packs;           /* little in them is: that was copied into new packs */
+    uint64_t copied_packs;           /* little in them is, or they are small, or damaged: what is
+                                        alive there was copied into new packs */
     uint64_t copied_bytes;           /* room of the copies */
+    uint64_t not_copied_packs;       /* for want of room: dead ones went first */
     uint64_t removed_packs, removed_bytes;
+    uint64_t removed_partials; /* of runs that were cut so long ago that they no longer count */
+    uint64_t removed_notes;    /* of damage that is gone */
+    bool reserve_used;         /* the disk was full: the reserve was given up first */
+    bool reserve_missing;      /* and there is no room yet to make it again */
 };
 
 /*

@@ -19,6 +19,7 @@
 #include "receiver/job/repo_list.h"
 #include "receiver/repo/repo_read.h"
 #include "receiver/restore/descriptor.h"
+#include "receiver/restore/output.h"
 #include "receiver/restore/target.h"
 
 enum { PIECE_BYTES = 1 << 20, PIECE_BLOCKS_MAX = PIECE_BYTES / BLOCK_BYTES_MIN, PIECES_EACH = 3 };
@@ -38,9 +39,9 @@ struct copy {
     const struct repo_env *env;
     struct source *source;
     struct tree *tree;
-    int fd;
-    char file[IMAGE_NAME_ROOM];
-    uint64_t found_bytes; /* up to where pieces were made */
+    struct output to;
+    char file[IMAGE_NAME_ROOM]; /* its image, or what it would be called */
+    uint64_t found_bytes;       /* up to where pieces were made */
     size_t piece_bytes;
 };
 
@@ -63,9 +64,19 @@ static int next_piece(void *context, void *item, struct err *e)
         return -1;
     p->offset_bytes = c->found_bytes;
     p->zero = x.kind == EXTENT_ZERO;
-    p->length_bytes = p->zero ? x.length_bytes : min_u64(x.length_bytes, c->piece_bytes);
+    p->length_bytes = x.length_bytes;
+    if (!p->zero)
+        p->length_bytes = min_u64(x.length_bytes, c->piece_bytes);
+    else if (c->to.kind != OUTPUT_IMAGE)
+        p->length_bytes = min_u64(x.length_bytes, OUTPUT_ZEROS_BYTES);
     c->found_bytes += p->length_bytes;
     return 1;
+}
+
+static int put_piece(struct copy *c, const struct piece *p, struct err *e)
+{
+    return p->zero ? output_zeros(&c->to, p->offset_bytes, p->length_bytes, e)
+                   : output_write(&c->to, p->plain, (size_t)p->length_bytes, p->offset_bytes, e);
 }
 
 /* Each block on its own: a digest belongs to a block. */
@@ -77,14 +88,12 @@ static int copy_piece(void *context, void *item, struct err *e)
     for (uint64_t at = 0, i = 0; !p->zero && at < p->length_bytes; i++) {
         size_t count = (size_t)min_u64(c->disk->block_bytes, p->length_bytes - at);
 
-        if (source_read(c->source, p->offset_bytes + at, p->plain, count, e) != 0)
+        if (source_read(c->source, p->offset_bytes + at, p->plain + at, count, e) != 0)
             return -1;
-        p->digests[i] = digest_of(&c->disk->secret, p->plain, count);
-        if (io_pwrite_all(c->fd, p->plain, count, p->offset_bytes + at, e) != 0)
-            return err_add(e, "%s", c->file);
+        p->digests[i] = digest_of(&c->disk->secret, p->plain + at, count);
         at += count;
     }
-    return 0;
+    return c->to.kind == OUTPUT_STREAM ? 0 : put_piece(c, p, e);
 }
 
 static int take_piece(void *context, void *item, struct err *e)
@@ -93,7 +102,7 @@ static int take_piece(void *context, void *item, struct err *e)
     const struct piece *p = item;
     uint64_t blocks = block_count_of(p->length_bytes, c->disk->block_bytes);
 
-    if (check_stop(c->env, e) != 0)
+    if (check_stop(c->env, e) != 0 || (c->to.kind == OUTPUT_STREAM && put_piece(c, p, e) != 0))
         return -1;
     if (c->env->progress != NULL)
         c->env->progress(c->env->context, c->file, p->offset_bytes + p->length_bytes,
@@ -113,7 +122,7 @@ static void free_pieces(void **items, size_t count)
     free(items);
 }
 
-static void **new_pieces(size_t count, uint32_t block_bytes, struct err *e)
+static void **new_pieces(size_t count, size_t piece_bytes, struct err *e)
 {
     void **items = calloc(count, sizeof *items);
 
@@ -121,7 +130,7 @@ static void **new_pieces(size_t count, uint32_t block_bytes, struct err *e)
         struct piece *p = calloc(1, sizeof *p);
 
         items[i] = p;
-        if (p == NULL || (p->plain = malloc(block_bytes)) == NULL) {
+        if (p == NULL || (p->plain = malloc(piece_bytes)) == NULL) {
             free_pieces(items, count);
             items = NULL;
         }
@@ -148,7 +157,7 @@ static int copy_blocks(struct copy *c, struct err *e)
     int rc;
 
     c->piece_bytes = c->disk->block_bytes > PIECE_BYTES ? c->disk->block_bytes : PIECE_BYTES;
-    items = new_pieces(count, c->disk->block_bytes, e);
+    items = new_pieces(count, c->piece_bytes, e);
     if (items == NULL)
         return -1;
     o.items = items;
@@ -159,6 +168,25 @@ static int copy_blocks(struct copy *c, struct err *e)
     if (!digest_equal(&root, &c->disk->root))
         return err_set(e, ERR_CORRUPT, "%s does not have the root that was recorded", c->file);
     return 0;
+}
+
+/* The whole disk to c->to, which is open, and durable there. */
+static int copy_disk(struct copy *c, struct repo *r, struct err *e)
+{
+    const struct repo_generation_disk *d = c->disk;
+
+    if (repo_disk_open(&c->source, r, d, e) != 0 ||
+        tree_new(&c->tree, &d->secret, d->capacity_bytes, d->block_bytes, e) != 0 ||
+        copy_blocks(c, e) != 0)
+        return -1;
+    return output_finish(&c->to, e);
+}
+
+static void end_copy(struct copy *c, bool failed, struct err *e)
+{
+    output_drop(&c->to, failed, e);
+    tree_free(c->tree);
+    source_close(c->source);
 }
 
 static int put_descriptor(const struct restore_target *t, const struct copy *c, struct err *e)
@@ -173,30 +201,18 @@ static int put_descriptor(const struct restore_target *t, const struct copy *c, 
     return publish_bytes(t->work_fd, name, text, (size_t)count, 0600, PUBLISH_NEW, e);
 }
 
-static int restore_disk(struct repo *r, const struct restore_target *t,
-                        const struct repo_generation_disk *d, const struct repo_env *env,
-                        struct err *e)
+static int restore_image(struct repo *r, const struct restore_target *t,
+                         const struct repo_generation_disk *d, const struct repo_env *env,
+                         struct err *e)
 {
-    struct copy c = { .disk = d, .env = env, .fd = -1 };
+    struct copy c = { .disk = d, .env = env, .to = OUTPUT_EMPTY };
     int rc = -1;
 
     image_name(c.file, d->slot);
-    if (repo_disk_open(&c.source, r, d, e) != 0 ||
-        tree_new(&c.tree, &d->secret, d->capacity_bytes, d->block_bytes, e) != 0)
-        goto out;
-    c.fd = openat(t->work_fd, c.file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (c.fd < 0 || ftruncate(c.fd, (off_t)d->capacity_bytes) != 0) {
-        err_sys(e, "making %s", c.file);
-        goto out;
-    }
-    if (copy_blocks(&c, e) != 0 || io_sync(c.fd, e) != 0 || io_close(&c.fd, e) != 0)
-        goto out;
-    rc = put_descriptor(t, &c, e);
-
-out:
-    io_drop(&c.fd);
-    tree_free(c.tree);
-    source_close(c.source);
+    if (output_create(&c.to, t->work_fd, c.file, d->capacity_bytes, e) == 0 &&
+        copy_disk(&c, r, e) == 0)
+        rc = put_descriptor(t, &c, e);
+    end_copy(&c, rc != 0, e);
     return rc == 0 ? 0 : err_add(e, "%s", d->slot);
 }
 
@@ -277,7 +293,7 @@ static int restore_all(struct repo *r, const struct repo_generation *g,
                 env->warn(env->context, text);
             continue;
         }
-        if (restore_disk(r, t, d, env, e) != 0)
+        if (restore_image(r, t, d, env, e) != 0)
             return -1;
         out->disks++;
         out->bytes += d->capacity_bytes;
@@ -316,4 +332,50 @@ int repo_restore(struct repo *r, const struct generation_item *item, const struc
 out:
     restore_target_close(&t, rc == 0);
     return rc;
+}
+
+/* --- one disk elsewhere --- */
+
+/* The disk that is meant; with no slot the only one. */
+static int pick_disk(const struct repo_generation *g, const char *slot,
+                     const struct repo_generation_disk **out, struct err *e)
+{
+    unsigned count = 0;
+
+    for (uint32_t i = 0; i < g->disk_count; i++) {
+        const struct repo_generation_disk *d = &g->disks[i];
+
+        if (d->state == REPO_DISK_ABSENT || (slot != NULL && strcmp(slot, d->slot) != 0))
+            continue;
+        *out = d;
+        count++;
+    }
+    if (count == 1)
+        return 0;
+    if (count > 1)
+        return err_set(e, ERR_USAGE, "it has %u disks: say which with --only-disk", count);
+    return err_set(e, ERR_NOT_FOUND, "it has no content of a disk%s%s", slot != NULL ? " " : "",
+                   slot != NULL ? slot : "");
+}
+
+int repo_restore_disk(struct repo *r, const struct generation_item *item, const char *slot,
+                      const char *to, bool force_device, const struct repo_env *env,
+                      struct repo_restored *out, struct err *e)
+{
+    const struct repo_generation *g = repo_list_manifest(item);
+    struct copy c = { .env = env, .to = OUTPUT_EMPTY };
+    int rc = -1;
+
+    *out = (struct repo_restored){ 0 };
+    if (pick_disk(g, slot, &c.disk, e) != 0)
+        return err_add(e, "%s@%" PRIu64, item->vm, item->number);
+    image_name(c.file, c.disk->slot);
+    if (output_open(&c.to, to, force_device, c.disk->capacity_bytes, e) == 0)
+        rc = copy_disk(&c, r, e);
+    end_copy(&c, rc != 0, e);
+    if (rc != 0)
+        return err_add(e, "%s@%" PRIu64 ": %s", item->vm, item->number, c.disk->slot);
+    out->disks = 1;
+    out->bytes = c.disk->capacity_bytes;
+    return 0;
 }

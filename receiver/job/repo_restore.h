@@ -24,4 +24,14 @@ int repo_restore(struct repo *r, const struct generation_item *item, const struc
                  const char *to, const struct repo_env *env, struct repo_restored *out,
                  struct err *e);
 
+/*
+ * Write one disk of the generation, and nothing else, to what output_takes_one_disk says
+ * (receiver/restore/output.h): slot, or NULL where the generation has one disk only.  Every block
+ * is proved before it goes out, the disk by its root at the end.
+ * -1 also: ERR_USAGE (it has several disks), ERR_NOT_FOUND, and those of output_open.
+ */
+int repo_restore_disk(struct repo *r, const struct generation_item *item, const char *slot,
+                      const char *to, bool force_device, const struct repo_env *env,
+                      struct repo_restored *out, struct err *e);
+
 #endif

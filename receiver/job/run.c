@@ -98,6 +98,22 @@ struct disk_result *vm_result_add_disk(struct vm_result *v, const char *slot, st
     return d;
 }
 
+int run_result_move(struct run_result *r, struct run_result *from, struct err *e)
+{
+    for (size_t i = 0; i < from->count; i++) {
+        void *list = r->vms;
+        struct vm_result *v = grow(&list, &r->count, sizeof *v, e);
+
+        if (v == NULL)
+            return -1;
+        r->vms = list;
+        *v = from->vms[i];
+        from->vms[i] = (struct vm_result){ 0 };
+    }
+    run_result_free(from);
+    return 0;
+}
+
 void run_result_free(struct run_result *r)
 {
     for (size_t i = 0; i < r->count; i++) {

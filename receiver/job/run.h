@@ -20,6 +20,8 @@
 #include "receiver/base/sizes.h"
 #include "receiver/host/snapshot.h"
 
+struct data_ports;
+struct pacer;
 struct state;
 struct transport;
 
@@ -59,6 +61,8 @@ struct run_connector {
     int (*open)(void *context, struct transport **out, struct err *e);
 };
 
+enum { PARALLEL_MAX = 16 };
+
 /* What every run over VMs of a host takes. */
 struct run_options {
     const char *host;      /* as the user wrote it, for messages and records */
@@ -87,6 +91,10 @@ struct run_options {
     uint64_t stall_timeout_s;      /* 600 */
     int (*ask)(void *context, const char *question); /* 1 yes, 0 no; NULL: no terminal, so no */
     void *ask_context;
+    unsigned parallel; /* VMs at once, at most PARALLEL_MAX; 0 as 1 */
+    /* Set where several are at work: what they share.  NULL: nothing. */
+    struct data_ports *ports;
+    struct pacer *pacer; /* bwlimit holds for all of them together */
 };
 
 struct mirror_options {
@@ -187,6 +195,9 @@ struct run_result {
 struct vm_result *run_result_add(struct run_result *r, const char *vm, struct err *e);
 struct disk_result *vm_result_add_disk(struct vm_result *v, const char *slot, struct err *e);
 void run_result_free(struct run_result *r);
+
+/* Put the VMs of `from` behind those of r; `from` is empty afterwards.  ERR_SYSTEM. */
+int run_result_move(struct run_result *r, struct run_result *from, struct err *e);
 
 /* ---- Events ---- */
 

@@ -57,9 +57,9 @@ struct store_head {
 };
 
 /*
- * A store for one VM at a time, in this order: open, begin, head, then sinks, files, commit,
- * complete, close.  `s` is what open made; close comes once for it, also after a failure.  Codes
- * are those of the store's own functions.
+ * A store, for each VM in this order (with --parallel for several at once, each in a thread): open,
+ * begin, head, then sinks, files, commit, complete, close.  `s` is what open made; close comes once
+ * for it, also after a failure.  Codes are those of the store's own functions.
  */
 struct vm_store {
     /* Find the VM's place; long work of the store may happen here. */

@@ -25,6 +25,7 @@
 #include "receiver/host/snapshot.h"
 #include "receiver/job/address.h"
 #include "receiver/job/hints.h"
+#include "receiver/job/pacer.h"
 #include "receiver/ssh/transport.h"
 #include "receiver/stream/agent_session.h"
 
@@ -38,6 +39,8 @@ enum {
     AGENT_WORKERS = 2,
 };
 #define AGENT_MEMORY_BYTES ((uint64_t)48 << 20)
+#define AGENT_MEMORY_LEAST ((uint64_t)8 << 20)
+#define WINDOW_LEAST ((uint64_t)1 << 20)
 
 static void step(struct vm_read *r, const char *what)
 {
@@ -307,6 +310,12 @@ static void end_session(struct vm_read *r)
     r->session = NULL;
 }
 
+/* Several VMs at once share what one may take. */
+static uint64_t share_of(const struct vm_read *r, uint64_t bytes, uint64_t least)
+{
+    return max_u64(bytes / (r->options->parallel > 0 ? r->options->parallel : 1), least);
+}
+
 static int start_session(struct vm_read *r, struct err *e)
 {
     const struct data_options *data = &r->options->data;
@@ -315,8 +324,9 @@ static int start_session(struct vm_read *r, struct err *e)
         .transport = r->host->transport,
         .mode_set = record_mode_bit(data->security == DATA_AUTH ? RECORD_AUTH : RECORD_ENCRYPT),
         .workers_max = AGENT_WORKERS,
-        .memory_bytes = AGENT_MEMORY_BYTES,
+        .memory_bytes = share_of(r, AGENT_MEMORY_BYTES, AGENT_MEMORY_LEAST),
         .stall_ms = r->options->stall_timeout_s * 1000,
+        .ports = r->options->ports,
         .disk_open = open_by_dd,
         .context = r,
     };
@@ -456,6 +466,13 @@ static void notice(void *context, const struct transfer_disk *t, enum transfer_n
         log_warning("%s: %s", state_dir(r->options->state), e.text);
 }
 
+static int pace(void *context, size_t payload_bytes, struct err *e)
+{
+    const struct vm_read *r = context;
+
+    return pacer_take(r->options->pacer, payload_bytes, e);
+}
+
 /*
  * A connection that lives again, in place of the dead one.  When all tries have failed once, the
  * host counts as lost: after that one more look is all, at the clean-up.
@@ -532,11 +549,13 @@ int vm_read_transfer(struct vm_read *r, struct err *e)
                                                            : CHANNEL_SSH,
         .compress = r->read_path == READ_PATH_AGENT ? r->options->compress : 0,
         .rate_bytes = r->options->bwlimit,
+        .window_bytes = (size_t)share_of(r, TRANSFER_WINDOW_BYTES, WINDOW_LEAST),
         .full = r->options->full,
         .context = r,
         .renew = renew,
         .watch = watch,
         .progress = show,
+        .pace = r->options->pacer != NULL ? pace : NULL,
         .notice = notice,
     };
     struct transfer_disk *row = calloc(r->disk_count > 0 ? r->disk_count : 1, sizeof *row);

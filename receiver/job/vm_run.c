@@ -377,6 +377,8 @@ static int run(struct work *w, struct err *e)
         return -1;
     if (job->options->dry_run) {
         tell_plan(w);
+        fill_disks(w);
+        w->result->change_source = w->first || job->options->full ? CHANGE_FULL : CHANGE_DIGEST;
         w->result->outcome = OUTCOME_SKIPPED;
         return 0;
     }

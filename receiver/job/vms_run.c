@@ -10,6 +10,7 @@
 #include "receiver/host/host.h"
 #include "receiver/host/inventory.h"
 #include "receiver/host/reaper.h"
+#include "receiver/job/vms_pool.h"
 #include "receiver/ssh/transport.h"
 
 static bool asked_to_stop(void *context)
@@ -100,15 +101,6 @@ out:
     return rc;
 }
 
-static bool uuid_shared(const struct vm_list *vms, size_t index)
-{
-    for (size_t i = 0; i < vms->count; i++)
-        if (i != index && vms->items[index].instance_uuid[0] != 0 &&
-            strcmp(vms->items[i].instance_uuid, vms->items[index].instance_uuid) == 0)
-            return true;
-    return false;
-}
-
 /*
  * A snapshot of a failed run that came late may go now.  What the run itself could not remove is
  * left alone: it was tried three times a moment ago, and stays in the journal.
@@ -124,41 +116,33 @@ static void tidy(const struct vm_job *job, const struct vm_result *v)
     reap(job->host, job->journal, job->options, job->vm->instance_uuid, &left, &e);
 }
 
+static void run_one(const struct vm_job *job, struct vm_result *v)
+{
+    vm_run(job, v);
+    tidy(job, v);
+}
+
 static int run_vms(const struct vms_job *o, const struct run_events *events, struct host *h,
                    struct transport **t, struct journal *j, struct run_result *out, struct err *e)
 {
     struct vm_list vms = { 0 };
     struct choice c = { 0 };
+    struct vms_pool pool = {
+        .job = o,
+        .events = events,
+        .host = h,
+        .transport = t,
+        .journal = j,
+        .vms = &vms,
+        .run = run_one,
+    };
     int rc = -1;
 
     if (host_vms(h, &vms, e) != 0 || choose(o, &vms, events, &c, out, e) != 0)
         goto out;
-    for (size_t i = 0; i < c.count; i++) {
-        struct vm_job job = {
-            .job = o,
-            .options = o->options,
-            .events = events,
-            .host = h,
-            .transport = t,
-            .journal = j,
-            .vm = &vms.items[c.picked[i]],
-            .uuid_shared = uuid_shared(&vms, c.picked[i]),
-        };
-        struct vm_result *v;
-
-        if (stop_check(e) != 0)
-            goto out;
-        v = run_result_add(out, job.vm->name, e);
-        if (v == NULL)
-            goto out;
-        if (events->vm_begin != NULL)
-            events->vm_begin(events->context, job.vm->name, i, c.count);
-        vm_run(&job, v);
-        tidy(&job, v);
-        if (events->vm_end != NULL)
-            events->vm_end(events->context, v);
-    }
-    rc = stop_check(e);
+    pool.picked = c.picked;
+    pool.count = c.count;
+    rc = vms_pool_run(&pool, out, e);
 out:
     free(c.picked);
     vm_list_free(&vms);

@@ -50,6 +50,15 @@ struct mirror_restored {
 int mirror_restore(const struct generation_item *gen, const char *to, const struct mirror_env *env,
                    struct mirror_restored *out, struct err *e);
 
+/*
+ * Write one disk of the generation, and nothing else, to what output_takes_one_disk says
+ * (receiver/restore/output.h): slot, or NULL where the generation has one disk only.
+ * -1 also: ERR_USAGE (it has several disks), ERR_NOT_FOUND, and those of output_open.
+ */
+int mirror_restore_disk(const struct generation_item *gen, const char *slot, const char *to,
+                        bool force_device, const struct mirror_env *env,
+                        struct mirror_restored *out, struct err *e);
+
 struct mirror_check_options {
     bool read_data;
     unsigned k, n;       /* slice k of n, 1 <= k <= n; 1, 1: everything */

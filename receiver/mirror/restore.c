@@ -14,6 +14,7 @@
 #include "protocol/block/tree.h"
 #include "receiver/mirror/content.h"
 #include "receiver/mirror/mirror_read.h"
+#include "receiver/restore/output.h"
 #include "receiver/restore/target.h"
 
 /* --- disks --- */
@@ -21,9 +22,10 @@
 struct copy {
     struct content c;
     struct tree *tree;
-    int fd;
+    struct output to;
     const char *file;
 };
+#define COPY_EMPTY ((struct copy){ .c = { .image_fd = -1, .digests_fd = -1 }, .to = OUTPUT_EMPTY })
 
 static int copy_window(struct copy *k, uint64_t first, size_t count, struct err *e)
 {
@@ -33,16 +35,36 @@ static int copy_window(struct copy *k, uint64_t first, size_t count, struct err 
     if (content_digests(&k->c, first, count, d, layer, e) != 0)
         return -1;
     for (size_t i = 0; i < count; i++) {
-        uint64_t block = first + i;
+        uint64_t block = first + i, at = block * k->c.shape.block_bytes;
+        size_t length = shape_block_bytes(k->c.shape, block);
+        int rc;
 
         if (env_check(&k->c.s->env, e) != 0 || content_block(&k->c, block, layer[i], &d[i], e) != 0)
             return -1;
-        if (!digest_is_zero(&d[i]) &&
-            io_pwrite_all(k->fd, k->c.room.plain, shape_block_bytes(k->c.shape, block),
-                          block * k->c.shape.block_bytes, e) != 0)
-            return err_add(e, "%s", k->file);
+        rc = digest_is_zero(&d[i]) ? output_zeros(&k->to, at, length, e)
+                                   : output_write(&k->to, k->c.room.plain, length, at, e);
+        if (rc != 0)
+            return -1;
     }
     return tree_add(k->tree, d, count, e);
+}
+
+/* Blocks [first, end) are zeros. */
+static int copy_zeros(struct copy *k, uint64_t first, uint64_t end, struct err *e)
+{
+    uint64_t from = first * k->c.shape.block_bytes;
+    uint64_t to = min_u64(end * k->c.shape.block_bytes, k->c.shape.capacity_bytes);
+
+    while (from < to) {
+        uint64_t now = min_u64(to - from, OUTPUT_ZEROS_BYTES);
+
+        if (k->to.kind == OUTPUT_IMAGE)
+            now = to - from;
+        if (env_check(&k->c.s->env, e) != 0 || output_zeros(&k->to, from, now, e) != 0)
+            return -1;
+        from += now;
+    }
+    return tree_add_zeros(k->tree, end - first, e);
 }
 
 static int copy_blocks(struct copy *k, struct err *e)
@@ -54,7 +76,7 @@ static int copy_blocks(struct copy *k, struct err *e)
         uint64_t next;
         size_t count;
 
-        if (content_next(&k->c, at, &next, e) != 0 || tree_add_zeros(k->tree, next - at, e) != 0)
+        if (content_next(&k->c, at, &next, e) != 0 || copy_zeros(k, at, next, e) != 0)
             return -1;
         at = next;
         if (at == blocks)
@@ -75,31 +97,40 @@ static int copy_blocks(struct copy *k, struct err *e)
     return 0;
 }
 
+/* The whole disk to k->to, which is open, and durable there. */
+static int copy_disk(struct copy *k, const struct store *s, const struct manifest_disk *d,
+                     uint64_t generation, struct err *e)
+{
+    k->file = d->file;
+    if (content_open(&k->c, s, d, generation, e) != 0 ||
+        tree_new(&k->tree, &d->secret, d->capacity_bytes, (uint32_t)d->block_bytes, e) != 0 ||
+        copy_blocks(k, e) != 0)
+        return -1;
+    return output_finish(&k->to, e);
+}
+
+static void end_copy(struct copy *k, bool failed, struct err *e)
+{
+    output_drop(&k->to, failed, e);
+    tree_free(k->tree);
+    content_close(&k->c);
+}
+
 static int restore_disk(const struct store *s, struct restore_target *t,
                         const struct manifest_disk *d, uint64_t generation, struct err *e)
 {
-    struct copy k = { .fd = -1, .file = d->file };
+    struct copy k = COPY_EMPTY;
     char name[LAYOUT_NAME_ROOM], text[1024];
-    int count, rc = -1;
+    int rc = -1;
 
-    if (content_open(&k.c, s, d, generation, e) != 0 ||
-        tree_new(&k.tree, &d->secret, d->capacity_bytes, (uint32_t)d->block_bytes, e) != 0)
-        goto out;
-    k.fd = openat(t->work_fd, d->file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (k.fd < 0 || ftruncate(k.fd, (off_t)d->capacity_bytes) != 0) {
-        err_sys(e, "making %s", d->file);
-        goto out;
+    if (output_create(&k.to, t->work_fd, d->file, d->capacity_bytes, e) == 0 &&
+        copy_disk(&k, s, d, generation, e) == 0) {
+        int count = disk_descriptor(d, text, sizeof text);
+
+        descriptor_name(name, d->file);
+        rc = publish_bytes(t->work_fd, name, text, (size_t)count, 0600, PUBLISH_NEW, e);
     }
-    if (copy_blocks(&k, e) != 0 || io_sync(k.fd, e) != 0 || io_close(&k.fd, e) != 0)
-        goto out;
-    descriptor_name(name, d->file);
-    count = disk_descriptor(d, text, sizeof text);
-    rc = publish_bytes(t->work_fd, name, text, (size_t)count, 0600, PUBLISH_NEW, e);
-
-out:
-    io_drop(&k.fd);
-    tree_free(k.tree);
-    content_close(&k.c);
+    end_copy(&k, rc != 0, e);
     return rc == 0 ? 0 : err_add(e, "%s", d->slot);
 }
 
@@ -213,5 +244,71 @@ out:
     manifest_free(&m);
     store_close(&s);
     restore_target_close(&t, rc == 0);
+    return rc;
+}
+
+/* --- one disk elsewhere --- */
+
+/* The disk that is meant; with no slot the only one. */
+static int pick_disk(const struct manifest *m, const char *slot, const struct manifest_disk **out,
+                     struct err *e)
+{
+    unsigned count = 0;
+
+    for (size_t i = 0; i < m->disk_count; i++) {
+        const struct manifest_disk *d = &m->disks[i];
+
+        if ((d->state != DISK_READ && d->state != DISK_KEPT) ||
+            (slot != NULL && strcmp(slot, d->slot) != 0))
+            continue;
+        *out = d;
+        count++;
+    }
+    if (count == 1)
+        return 0;
+    if (count > 1)
+        return err_set(e, ERR_USAGE, "it has %u disks: say which with --only-disk", count);
+    return err_set(e, ERR_NOT_FOUND, "it has no content of a disk%s%s", slot != NULL ? " " : "",
+                   slot != NULL ? slot : "");
+}
+
+/* The target before the content: what is in its way is found before anything is read. */
+static int restore_to(const struct store *s, const struct manifest *m,
+                      const struct manifest_disk *d, const char *to, bool force_device,
+                      struct err *e)
+{
+    struct copy k = COPY_EMPTY;
+    int rc = -1;
+
+    if (output_open(&k.to, to, force_device, d->capacity_bytes, e) == 0)
+        rc = copy_disk(&k, s, d, m->number, e);
+    end_copy(&k, rc != 0, e);
+    return rc == 0 ? 0 : err_add(e, "%s", d->slot);
+}
+
+int mirror_restore_disk(const struct generation_item *gen, const char *slot, const char *to,
+                        bool force_device, const struct mirror_env *env,
+                        struct mirror_restored *out, struct err *e)
+{
+    const struct manifest_disk *d = NULL;
+    struct store s = STORE_EMPTY;
+    struct manifest m = { 0 };
+    int rc = -1;
+
+    *out = (struct mirror_restored){ 0 };
+    if (store_open_reader(&s, gen->place, env, e) != 0 ||
+        store_manifest(&s, gen->number, &m, e) != 0 || pick_disk(&m, slot, &d, e) != 0 ||
+        refuse_damaged(&s, gen->number, e) != 0 ||
+        restore_to(&s, &m, d, to, force_device, e) != 0) {
+        err_add(e, "%s@%" PRIu64, gen->vm, gen->number);
+        goto out;
+    }
+    out->disks = 1;
+    out->bytes = d->capacity_bytes;
+    rc = 0;
+
+out:
+    manifest_free(&m);
+    store_close(&s);
     return rc;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/repo/repo_private.h"
 
 enum { BUFFER_BYTES = 1 << 20, ENTRIES_FIRST = 1024 };
@@ -120,7 +121,7 @@ static int close_pack(struct repo *r, struct open_pack *p, struct err *e)
     if (write_buffer(p, e) != 0 || storage_write(upload, end, sizeof end, e) != 0)
         return -1;
     p->upload = NULL;
-    if (storage_publish(upload, e) != 0)
+    if (storage_publish(upload, e) != 0 || failpoint("repo.pack-published", e) != 0)
         return -1;
     p->entries.size_bytes = p->offset + sizeof end;
     for (uint32_t i = 0; i < p->entries.count; i++)
@@ -135,17 +136,19 @@ static int index_closed(struct repo *r, struct err *e)
 {
     if (r->closed_count == 0)
         return 0;
+    if (storage_barrier(r->storage, e) != 0 || failpoint("repo.packs-durable", e) != 0)
+        return -1;
+    for (size_t i = 0; i < r->closed_count; i++)
+        if (pack_index_put(r->storage, r->vault, &r->closed[i], e) != 0 ||
+            failpoint("repo.index-published", e) != 0)
+            return -1;
+    /* Durable too before a cache says that it is there. */
     if (storage_barrier(r->storage, e) != 0)
         return -1;
     for (size_t i = 0; i < r->closed_count; i++) {
-        uint32_t number = r->closed[i].entries[0].pack;
-
-        if (pack_index_put(r->storage, r->vault, &r->closed[i], e) != 0)
-            return -1;
-        index_pack_done(r->index, number);
-    }
-    for (size_t i = 0; i < r->closed_count; i++)
+        index_pack_done(r->index, r->closed[i].entries[0].pack);
         pack_index_free(&r->closed[i]);
+    }
     r->closed_count = 0;
     return 0;
 }
@@ -293,7 +296,9 @@ static int flush(struct repo *r, struct err *e)
     for (size_t i = 0; i < 2; i++)
         if (close_pack(r, &r->packs[i], e) != 0)
             return -1;
-    return index_closed(r, e) != 0 ? -1 : storage_barrier(r->storage, e);
+    if (index_closed(r, e) != 0 || storage_barrier(r->storage, e) != 0)
+        return -1;
+    return failpoint("repo.flushed", e);
 }
 
 int repo_flush(struct repo *r, struct err *e)
@@ -371,7 +376,7 @@ int repo_get(struct repo *r, enum entry_type type, const struct repo_id *id, uin
     struct place places[INDEX_PLACES_MAX];
     char hex[REPO_ID_HEX_BYTES];
     struct opener *o;
-    int found = index_find(r->index, type, id, places, INDEX_PLACES_MAX, e);
+    int found = index_find_named(r->index, type, id, places, INDEX_PLACES_MAX, e);
     int rc = -1;
 
     if (found < 0)

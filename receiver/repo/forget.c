@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/repo/document.h"
 #include "receiver/repo/fields.h"
 #include "receiver/repo/generation.h"
@@ -54,6 +55,16 @@ static int put_once(struct repo *r, enum document_type type, const char *name,
     return storage_barrier(r->storage, e);
 }
 
+int repo_forget_begin(struct repo *r, struct err *e)
+{
+    if (check_changeable(r, e) != 0)
+        return -1;
+    if (storage_lock_take(r->storage, NAME_FORGET_LOCK, LOCK_EXCLUSIVE, r->env.lock_wait_ms,
+                          r->env.stop, &r->forget_lock, e) != 0)
+        return e->code == ERR_BUSY ? err_add(e, "somebody else forgets generations") : -1;
+    return 0;
+}
+
 int repo_forget(struct repo *r, const struct repo_key *vm, uint64_t number, struct err *e)
 {
     struct bytes nothing = { 0 };
@@ -73,12 +84,15 @@ int repo_forget(struct repo *r, const struct repo_key *vm, uint64_t number, stru
         return -1;
     name_of_generation(name, "retired", vm, number);
     /* The number must outlive the manifest, or it would be given again. */
-    if (number == given && put_once(r, DOCUMENT_RETIRED, name, &nothing, e) != 0)
+    if (number == given && (put_once(r, DOCUMENT_RETIRED, name, &nothing, e) != 0 ||
+                            failpoint("repo.retired", e) != 0))
         return -1;
     name_of_generation(name, "generations", vm, number);
-    if (storage_lock_proof(r->lock, e) != 0 || storage_remove(r->storage, name, e) != 0)
+    if (storage_lock_proof(r->lock, e) != 0 || failpoint("repo.forget", e) != 0 ||
+        storage_remove(r->storage, name, e) != 0 || failpoint("repo.manifest-removed", e) != 0 ||
+        storage_barrier(r->storage, e) != 0)
         return -1;
-    return storage_barrier(r->storage, e);
+    return failpoint("repo.forgotten", e);
 }
 
 int repo_pin(struct repo *r, const struct repo_key *vm, uint64_t number, bool pinned, struct err *e)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/repo/document.h"
 #include "receiver/repo/fields.h"
 #include "receiver/repo/repo_private.h"
@@ -217,6 +218,8 @@ static int list_names(struct repo *r, const char *folder, const char *prefix, st
     storage_list_end(list);
     if (more < 0)
         bytes_free(out);
+    else
+        index_news(r->index);
     return more;
 }
 
@@ -227,6 +230,10 @@ int repo_generation_names(struct repo *r, struct repo_generation_name **out, siz
 
     if (list_names(r, "generations", "generations/", &list, e) != 0)
         return -1;
+    if (failpoint("repo.listed", e) != 0) {
+        bytes_free(&list);
+        return -1;
+    }
     *out = (struct repo_generation_name *)(void *)list.data;
     *count = list.count / sizeof **out;
     return 0;

@@ -22,9 +22,20 @@ int repo_identify(struct storage *s, struct repo_facts *out, struct err *e)
     return 0;
 }
 
+int repo_still_there(struct repo *r, struct err *e)
+{
+    uint64_t size;
+
+    return storage_size(r->storage, NAME_CONFIG, &size, e) == 0
+               ? 0
+               : err_add(e, "the repository at %s", r->storage->label);
+}
+
 int repo_holds(struct repo *r, bool node, const struct repo_id *id, struct err *e)
 {
-    return repo_has(r, node ? ENTRY_NODE : ENTRY_BLOCK, id, e);
+    struct place place;
+
+    return index_find_named(r->index, node ? ENTRY_NODE : ENTRY_BLOCK, id, &place, 1, e);
 }
 
 int repo_prove(struct repo *r, bool node, const struct repo_id *id, uint32_t plain_bytes,

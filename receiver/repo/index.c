@@ -1,21 +1,12 @@
 #include "receiver/repo/index.h"
 
 #include <assert.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "protocol/base/bytes.h"
-#include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
-#include "receiver/repo/document.h"
-#include "receiver/repo/fields.h"
 #include "receiver/repo/index_private.h"
-#include "receiver/repo/names.h"
-#include "receiver/repo/repo_care.h"
-
-enum { DAMAGED_MAX = 1 << 22, DAMAGED_BYTES = 53, DAMAGED_OF_ONE_MAX = REPO_DAMAGED_MAX };
 
 /* --- the table --- */
 
@@ -89,14 +80,14 @@ static int compare_entries(const void *a, const void *b)
     return index_entry_compare(a, b);
 }
 
-static int compare_keys(const void *a, const void *b)
+int index_compare_keys(const void *a, const void *b)
 {
     return memcmp(a, b, REPO_KEY_BYTES);
 }
 
 static uint32_t key_place(const struct repo_key *keys, size_t count, const struct repo_key *key)
 {
-    const struct repo_key *at = bsearch(key, keys, count, sizeof keys[0], compare_keys);
+    const struct repo_key *at = bsearch(key, keys, count, sizeof keys[0], index_compare_keys);
 
     return at == NULL ? SORTED_RUN_NO_PACK : (uint32_t)(at - keys);
 }
@@ -113,7 +104,7 @@ static struct repo_key *packs_to_save(const struct index *x, uint32_t *count)
         if (x->packs[i].indexed && !x->packs[i].in_run)
             keys[(*count)++] = x->packs[i].key;
     if (*count > 1)
-        qsort(keys, *count, sizeof keys[0], compare_keys);
+        qsort(keys, *count, sizeof keys[0], index_compare_keys);
     return keys;
 }
 
@@ -154,7 +145,7 @@ out:
 
 /* --- merging runs --- */
 
-static void warn(const struct index *x, const char *text)
+void index_warn(const struct index *x, const char *text)
 {
     if (x->env.warn != NULL)
         x->env.warn(x->env.context, text);
@@ -206,9 +197,9 @@ static int merge_runs(struct index *x, uint32_t bits, struct err *e)
             all += sorted_run_pack_count(x->runs[i]);
         }
     if (all > 1)
-        qsort(keys, all, sizeof keys[0], compare_keys);
+        qsort(keys, all, sizeof keys[0], index_compare_keys);
     for (size_t i = 0; i < all; i++)
-        if (unique == 0 || compare_keys(&keys[unique - 1], &keys[i]) != 0)
+        if (unique == 0 || index_compare_keys(&keys[unique - 1], &keys[i]) != 0)
             keys[unique++] = keys[i];
     for (size_t i = 0; i < x->run_count; i++) {
         struct sorted_run *r = x->runs[i];
@@ -250,7 +241,7 @@ static int make_runs(struct index *x, struct err *e)
     if (x->cache < 0 || (e->code != ERR_SPACE && e->code != ERR_SYSTEM && e->code != ERR_SOURCE))
         return -1;
     err_add(e, "the index is kept in memory from here on");
-    warn(x, e->text);
+    index_warn(x, e->text);
     io_drop(&x->cache);
     return try_runs(x, e);
 }
@@ -268,8 +259,8 @@ int index_save(struct index *x, struct err *e)
 
 /* --- adding --- */
 
-static int add_pack(struct index *x, const struct repo_key *pack, bool indexed, uint32_t *number,
-                    struct err *e)
+int index_table_add_pack(struct index *x, const struct repo_key *pack, bool indexed,
+                         uint32_t *number, struct err *e)
 {
     if (x->pack_count == x->pack_room) {
         size_t room = x->pack_room > 0 ? 2 * x->pack_room : 64;
@@ -291,12 +282,12 @@ int index_add_pack(struct index *x, const struct repo_key *pack, uint32_t *numbe
     int rc;
 
     pthread_rwlock_wrlock(&x->lock);
-    rc = add_pack(x, pack, false, number, e);
+    rc = index_table_add_pack(x, pack, false, number, e);
     pthread_rwlock_unlock(&x->lock);
     return rc;
 }
 
-static int add(struct index *x, const struct index_entry *entry, struct err *e)
+int index_table_add(struct index *x, const struct index_entry *entry, struct err *e)
 {
     if (x->used >= INDEX_TABLE_ENTRIES && make_runs(x, e) != 0)
         return -1;
@@ -312,7 +303,7 @@ int index_add(struct index *x, const struct index_entry *entry, struct err *e)
     int rc;
 
     pthread_rwlock_wrlock(&x->lock);
-    rc = add(x, entry, e);
+    rc = index_table_add(x, entry, e);
     pthread_rwlock_unlock(&x->lock);
     return rc;
 }
@@ -327,7 +318,7 @@ void index_pack_done(struct index *x, uint32_t number)
 
 /* --- finding --- */
 
-static int compare_damaged(const void *a, const void *b)
+int index_compare_damaged(const void *a, const void *b)
 {
     const struct damaged_entry *x = a, *y = b;
     int order = memcmp(x->pack.b, y->pack.b, sizeof x->pack.b);
@@ -337,19 +328,19 @@ static int compare_damaged(const void *a, const void *b)
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
-static bool is_damaged(const struct index *x, const struct repo_key *pack, uint32_t offset)
+bool index_is_damaged(const struct index *x, const struct repo_key *pack, uint32_t offset)
 {
     struct damaged_entry key = { *pack, offset };
 
     return x->damaged_count > 0 && bsearch(&key, x->damaged, x->damaged_count, sizeof x->damaged[0],
-                                           compare_damaged) != NULL;
+                                           index_compare_damaged) != NULL;
 }
 
 /* Note a place unless it counts as missing. */
 static unsigned note(const struct index *x, const struct index_entry *n,
                      const struct repo_key *pack, struct place *out)
 {
-    if (is_damaged(x, pack, n->offset))
+    if (index_is_damaged(x, pack, n->offset))
         return 0;
     *out = (struct place){ .pack = *pack,
                            .offset = n->offset,
@@ -404,6 +395,31 @@ int index_find(struct index *x, enum entry_type type, const struct repo_id *id, 
     return found;
 }
 
+int index_find_named(struct index *x, enum entry_type type, const struct repo_id *id,
+                     struct place *out, unsigned room, struct err *e)
+{
+    int found = index_find(x, type, id, out, room, e);
+    int rc = 0;
+
+    if (found != 0)
+        return found;
+    pthread_rwlock_wrlock(&x->lock);
+    if (x->news) {
+        x->news = false;
+        rc = index_bring_up_to_date(x, e);
+    }
+    pthread_rwlock_unlock(&x->lock);
+    /* Another thread may have brought it up to date while we waited. */
+    return rc != 0 ? -1 : index_find(x, type, id, out, room, e);
+}
+
+void index_news(struct index *x)
+{
+    pthread_rwlock_wrlock(&x->lock);
+    x->news = true;
+    pthread_rwlock_unlock(&x->lock);
+}
+
 void index_counts(struct index *x, uint64_t *entries, uint64_t *packs, uint64_t *damaged)
 {
     pthread_rwlock_rdlock(&x->lock);
@@ -413,231 +429,4 @@ void index_counts(struct index *x, uint64_t *entries, uint64_t *packs, uint64_t 
     *packs = x->known_packs;
     *damaged = x->damaged_count;
     pthread_rwlock_unlock(&x->lock);
-}
-
-/* --- opening --- */
-
-/* The keys of all packs that have an index object, ascending as the names are. */
-static int list_packs(struct index *x, struct bytes *out, struct err *e)
-{
-    struct storage_list *list;
-    struct storage_item item;
-    struct repo_key key;
-    int more;
-
-    out->ceiling = (size_t)STORAGE_LIST_MAX * sizeof key;
-    if (storage_list(x->storage, "index/", &list, e) != 0)
-        return -1;
-    while ((more = storage_next(list, &item, e)) > 0) {
-        if (name_is_index(item.name, &key) && bytes_append(out, &key, sizeof key, e) != 0) {
-            more = -1;
-            break;
-        }
-    }
-    storage_list_end(list);
-    return more;
-}
-
-/* Mark the listed packs that a run covers; false when the run names one that is not listed. */
-static bool mark_covered(const struct sorted_run *r, const struct repo_key *listed, size_t count,
-                         bool *covered)
-{
-    const struct repo_key *packs = sorted_run_packs(r);
-    size_t at = 0;
-
-    for (uint32_t i = 0; i < sorted_run_pack_count(r); i++) {
-        while (at < count && compare_keys(&listed[at], &packs[i]) < 0)
-            at++;
-        if (at == count || compare_keys(&listed[at], &packs[i]) != 0)
-            return false;
-        covered[at] = true;
-    }
-    return true;
-}
-
-static void check_runs(struct index *x, const struct repo_key *listed, size_t count, bool *covered)
-{
-    for (size_t i = 0; i < x->run_count; i++)
-        if (!mark_covered(x->runs[i], listed, count, covered)) {
-            cache_void(x);
-            memset(covered, 0, count);
-            return;
-        }
-}
-
-/* Read a pack's index object into the table. */
-static int read_pack(struct index *x, const struct repo_key *pack, struct err *e)
-{
-    struct pack_index p = { 0 };
-    uint32_t number = 0;
-    int rc;
-
-    if (pack_index_get(x->storage, x->vault, pack, &p, e) != 0) {
-        if (e->code != ERR_CORRUPT && e->code != ERR_FORMAT && e->code != ERR_SOURCE &&
-            e->code != ERR_LIMIT)
-            return -1;
-        warn(x, e->text);
-        return 0;
-    }
-    rc = add_pack(x, pack, true, &number, e);
-    for (uint32_t i = 0; i < p.count && rc == 0; i++) {
-        p.entries[i].pack = number;
-        rc = add(x, &p.entries[i], e);
-    }
-    pack_index_free(&p);
-    return rc;
-}
-
-static int read_new_packs(struct index *x, const struct repo_key *listed, size_t count,
-                          const bool *covered, struct err *e)
-{
-    size_t done = 0, wanted = 0;
-
-    for (size_t i = 0; i < count; i++)
-        wanted += !covered[i];
-    x->known_packs = count - wanted;
-    for (size_t i = 0; i < count; i++) {
-        if (covered[i])
-            continue;
-        if (x->env.stop != NULL && atomic_load(x->env.stop))
-            return err_set(e, ERR_STOPPED, "stopped while reading the index");
-        if (x->env.progress != NULL && wanted > 64)
-            x->env.progress(x->env.context, "reading the index", done, wanted);
-        if (read_pack(x, &listed[i], e) != 0)
-            return -1;
-        done++;
-    }
-    return 0;
-}
-
-static int bring_up_to_date(struct index *x, struct err *e)
-{
-    struct bytes listed = { 0 };
-    bool *covered = NULL;
-    size_t count;
-    int rc = -1;
-
-    if (list_packs(x, &listed, e) != 0)
-        goto out;
-    count = listed.count / sizeof(struct repo_key);
-    covered = calloc(count > 0 ? count : 1, sizeof covered[0]);
-    if (covered == NULL) {
-        err_sys(e, "getting memory for the index");
-        goto out;
-    }
-    check_runs(x, (const struct repo_key *)(void *)listed.data, count, covered);
-    rc = read_new_packs(x, (const struct repo_key *)(void *)listed.data, count, covered, e);
-
-out:
-    free(covered);
-    bytes_free(&listed);
-    return rc;
-}
-
-/* --- damaged entries --- */
-
-static int take_damaged(struct index *x, const struct bytes *body, struct err *e)
-{
-    uint32_t count = 0;
-    struct fields f;
-    struct damaged_entry *all;
-
-    fields_read(&f, body->data, body->count, e);
-    field_u32(&f, &count, 0, DAMAGED_OF_ONE_MAX);
-    if (f.failed || count * (uint64_t)DAMAGED_BYTES != f.in.left ||
-        x->damaged_count + count > DAMAGED_MAX)
-        return err_set(e, ERR_CORRUPT, "a list of damaged entries is damaged itself");
-    all = realloc(x->damaged, (x->damaged_count + count + 1) * sizeof all[0]);
-    if (all == NULL)
-        return err_sys(e, "getting memory for the index");
-    x->damaged = all;
-    for (uint32_t i = 0; i < count; i++) {
-        struct damaged_entry *n = &x->damaged[x->damaged_count++];
-        struct repo_id id;
-        uint8_t type;
-
-        field_raw(&f, n->pack.b, sizeof n->pack.b);
-        field_u32(&f, &n->offset, 0, UINT32_MAX);
-        field_u8(&f, &type, 0, UINT8_MAX);
-        field_raw(&f, id.b, sizeof id.b);
-    }
-    return fields_done(&f);
-}
-
-static int read_damaged(struct index *x, struct err *e)
-{
-    struct storage_list *list;
-    struct storage_item item;
-    int more;
-
-    if (storage_list(x->storage, "damaged/", &list, e) != 0)
-        return -1;
-    while ((more = storage_next(list, &item, e)) > 0) {
-        struct bytes body = { 0 };
-        int rc = document_get(x->storage, x->vault, DOCUMENT_DAMAGED, item.name, &body, e);
-
-        if (rc == 0)
-            rc = take_damaged(x, &body, e);
-        bytes_free(&body);
-        /* What cannot be read any more is found damaged again by check. */
-        if (rc != 0 && e->code == ERR_CORRUPT)
-            warn(x, e->text);
-        else if (rc != 0) {
-            more = -1;
-            break;
-        }
-    }
-    storage_list_end(list);
-    if (x->damaged_count > 1)
-        qsort(x->damaged, x->damaged_count, sizeof x->damaged[0], compare_damaged);
-    return more;
-}
-
-int index_open(struct index **out, struct storage *s, const struct vault *v, uint64_t epoch,
-               const char *cache_dir, const struct repo_env *env, struct err *e)
-{
-    struct index *x = calloc(1, sizeof *x);
-    struct err why;
-
-    if (x == NULL)
-        return err_sys(e, "getting memory for the index");
-    x->storage = s;
-    x->vault = v;
-    x->epoch = epoch;
-    x->env = *env;
-    x->cache = -1;
-    pthread_rwlock_init(&x->lock, NULL);
-    x->slot_count = SLOTS_LEAST;
-    x->slots = calloc(x->slot_count, sizeof x->slots[0]);
-    if (x->slots == NULL) {
-        err_sys(e, "getting memory for the index");
-        goto fail;
-    }
-    if (cache_open(x, cache_dir, e) != 0 || read_damaged(x, e) != 0)
-        goto fail;
-    cache_load(x);
-    if (bring_up_to_date(x, e) != 0)
-        goto fail;
-    if (index_save(x, &why) != 0)
-        warn(x, why.text);
-    *out = x;
-    return 0;
-
-fail:
-    index_close(x);
-    return -1;
-}
-
-void index_close(struct index *x)
-{
-    if (x == NULL)
-        return;
-    for (size_t i = 0; i < x->run_count; i++)
-        sorted_run_close(x->runs[i]);
-    io_drop(&x->cache);
-    pthread_rwlock_destroy(&x->lock);
-    free(x->slots);
-    free(x->packs);
-    free(x->damaged);
-    free(x);
 }

@@ -17,6 +17,7 @@
 #include "protocol/base/cursor.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/publish.h"
 #include "receiver/repo/index_private.h"
 #include "receiver/repo/names.h"
@@ -228,7 +229,8 @@ static int write_file(struct index *x, const struct repo_key *key, const struct 
         goto fail;
     }
     run_name(name, key);
-    if (publish_commit(&p, name, (uint64_t)s.st_size, PUBLISH_NEW, e) != 0)
+    if (publish_commit(&p, name, (uint64_t)s.st_size, PUBLISH_NEW, e) != 0 ||
+        failpoint("repo.cache-run", e) != 0)
         goto fail;
     return sorted_run_open(out, fd, repository, x->epoch, e);
 
@@ -258,7 +260,7 @@ static int update_set(struct index *x, const struct repo_key *key, uint32_t inst
     if (next.count >= RUNS_MAX)
         next.count = 0;
     next.keys[next.count++] = *key;
-    if (write_set(x, &next, e) != 0)
+    if (write_set(x, &next, e) != 0 || failpoint("repo.cache-set", e) != 0)
         return -1;
     clean(x, &next);
     return 0;

@@ -10,8 +10,12 @@
 enum {
     SLOTS_LEAST = 1 << 12, /* it doubles when half of it is used */
     RUNS_MAX = 16,
-    RUNS_MANY = 4,         /* then the smaller ones are merged */
+    RUNS_MANY = 4, /* then the smaller ones are merged */
+#ifdef VMFERRY_TEST_HOOKS
+    SAVE_ENTRIES = 1 << 5 /* so that the small repositories of the fault kit have a cache */
+#else
     SAVE_ENTRIES = 1 << 12 /* fewer new ones are read again by the next process */
+#endif
 };
 
 /* A pack that entries of the table are in. */
@@ -45,7 +49,23 @@ struct index {
     struct damaged_entry *damaged; /* ascending */
     size_t damaged_count;
     uint64_t known_packs;
+    bool adopts; /* index objects that are read are adopted */
+    bool news;   /* since manifests were listed it was not looked whether there are more packs */
 };
+
+/* --- index.c; with the lock held for writing --- */
+
+int index_table_add_pack(struct index *x, const struct repo_key *pack, bool indexed,
+                         uint32_t *number, struct err *e);
+int index_table_add(struct index *x, const struct index_entry *entry, struct err *e);
+int index_compare_keys(const void *a, const void *b);
+int index_compare_damaged(const void *a, const void *b);
+void index_warn(const struct index *x, const char *text);
+
+/* --- index_open.c; the same --- */
+
+/* Read the index objects of packs that neither a run nor the table has. */
+int index_bring_up_to_date(struct index *x, struct err *e);
 
 /* --- index_cache.c --- */
 

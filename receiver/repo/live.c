@@ -48,8 +48,9 @@ static int mark_generation(struct repo *r, struct marker *m, const struct repo_g
     struct repo_generation g;
     int rc = 0;
 
+    /* Forgotten since it was listed: as if it had gone before. */
     if (repo_generation_load(r, &n->vm, n->number, &g, e) != 0)
-        return -1;
+        return e->code == ERR_NOT_FOUND ? repo_still_there(r, e) : -1;
     for (uint32_t i = 0; i < g.file_count && rc == 0; i++)
         rc = mark_file(m, &g.files[i], e);
     for (uint32_t i = 0; i < g.disk_count && rc == 0; i++)
@@ -98,6 +99,7 @@ static int mark_partials(struct repo *r, struct marker *m, uint64_t since, struc
 
     if (storage_list(r->storage, "partial/", &list, e) != 0)
         return -1;
+    index_news(r->index);
     while ((more = storage_next(list, &item, e)) > 0) {
         struct partial p = { 0 };
         int rc;

@@ -8,6 +8,8 @@
 #define NAME_CONFIG "config"
 #define NAME_RESERVE "reserve"
 #define NAME_LOCK "repository"
+#define NAME_FORGET_LOCK "forget"
+#define NAME_KEYS_LOCK "keys"
 
 typedef char object_name[STORAGE_NAME_ROOM];
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/repo/document.h"
 #include "receiver/repo/fields.h"
 #include "receiver/repo/repo_care.h"
@@ -49,7 +50,10 @@ int repo_packs(struct repo *r, struct repo_pack **out, size_t *count, struct err
     struct repo_pack *all;
     size_t n, kept = 0;
 
-    if (list_kind(r, "packs/", &list, e) != 0 || list_kind(r, "index/", &list, e) != 0) {
+    /* A pack comes before its index: in this order every index that is found has its pack in the
+     * list, also of a backup that is at work. */
+    if (list_kind(r, "index/", &list, e) != 0 || failpoint("repo.index-listed", e) != 0 ||
+        list_kind(r, "packs/", &list, e) != 0) {
         bytes_free(&list);
         return -1;
     }
@@ -218,7 +222,8 @@ static int next_epoch(struct repo *r, struct err *e)
     name_of_epoch(name, r->epoch + 1);
     name_of_epoch(before, r->epoch);
     if (document_put(r->storage, r->vault, DOCUMENT_EPOCH, name, &nothing, e) != 0 ||
-        storage_barrier(r->storage, e) != 0)
+        failpoint("repo.epoch-published", e) != 0 || storage_barrier(r->storage, e) != 0 ||
+        failpoint("repo.epoch-durable", e) != 0)
         return -1;
     return r->epoch++ > 0 ? storage_remove(r->storage, before, e) : 0;
 }
@@ -245,7 +250,8 @@ int repo_pack_index(struct repo *r, const struct repo_key *pack, struct err *e)
     r->poisoned = true;
     /* Between the two there is a pack without index: nothing wrong is offered at any moment. */
     if (next_epoch(r, e) != 0 || storage_remove(r->storage, name, e) != 0 ||
-        storage_barrier(r->storage, e) != 0 || pack_index_put(r->storage, r->vault, &x, e) != 0)
+        storage_barrier(r->storage, e) != 0 || failpoint("repo.index-dropped", e) != 0 ||
+        pack_index_put(r->storage, r->vault, &x, e) != 0 || failpoint("repo.index-remade", e) != 0)
         goto out;
     rc = storage_barrier(r->storage, e);
 
@@ -279,7 +285,7 @@ int repo_pack_copy(struct repo *r, const struct repo_key *pack,
 {
     struct copier c = { .r = r, .pack = pack, .wanted = wanted, .context = context };
 
-    return repo_pack_entries(r, pack, copy_entry, &c, e);
+    return repo_pack_entries(r, pack, copy_entry, &c, e) != 0 ? -1 : failpoint("repo.copied", e);
 }
 
 int repo_flush_packs(struct repo *r, struct err *e)
@@ -305,18 +311,24 @@ int repo_packs_remove(struct repo *r, const struct repo_key *packs, size_t count
         return -1;
     for (size_t i = 0; i < count; i++) {
         name_of_index(name, &packs[i]);
-        if (storage_remove(r->storage, name, e) != 0)
+        if (storage_remove(r->storage, name, e) != 0 || failpoint("repo.index-removed", e) != 0)
             return -1;
     }
     /* Retracted everywhere, durably: only then anything is deleted. */
-    if (storage_barrier(r->storage, e) != 0 || storage_lock_proof(r->lock, e) != 0)
+    if (storage_barrier(r->storage, e) != 0 || failpoint("repo.retracted", e) != 0 ||
+        storage_lock_proof(r->lock, e) != 0)
         return -1;
     for (size_t i = 0; i < count; i++) {
         name_of_pack(name, &packs[i]);
-        if (storage_remove(r->storage, name, e) != 0)
+        if (storage_remove(r->storage, name, e) != 0 || failpoint("repo.pack-removed", e) != 0)
             return -1;
     }
-    return storage_barrier(r->storage, e);
+    return storage_barrier(r->storage, e) != 0 ? -1 : failpoint("repo.collected", e);
+}
+
+bool repo_entry_damaged(struct repo *r, const struct repo_key *pack, const struct repo_entry *entry)
+{
+    return index_is_damaged(r->index, pack, entry->offset);
 }
 
 int repo_note_damaged(struct repo *r, const struct repo_damaged *damaged, size_t count,
@@ -349,5 +361,5 @@ int repo_note_damaged(struct repo *r, const struct repo_damaged *damaged, size_t
     if (rc == 0)
         rc = document_put(r->storage, r->vault, DOCUMENT_DAMAGED, name, &body, e);
     bytes_free(&body);
-    return rc == 0 ? storage_barrier(r->storage, e) : -1;
+    return rc == 0 && failpoint("repo.damage-noted", e) == 0 ? storage_barrier(r->storage, e) : -1;
 }

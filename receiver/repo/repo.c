@@ -9,6 +9,7 @@
 
 #include "protocol/base/err.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/secret.h"
 #include "receiver/repo/repo_private.h"
 #include "receiver/repo/slots.h"
@@ -67,14 +68,34 @@ static int check_empty(struct storage *s, struct err *e)
 static int publish_all(struct storage *s, struct config *c, struct vault *v,
                        const struct repo_create_options *o, struct err *e)
 {
-    if (config_save(c, s, v, false, e) != 0 || repo_reserve_make(s, e) != 0)
+    if (config_save(c, s, v, false, e) != 0 || repo_reserve_make(s, e) != 0 ||
+        failpoint("repo.init-reserve", e) != 0)
         return -1;
     if (o->encrypt &&
         slot_publish_passphrase(s, v, c->hash, o->passphrase, &o->hardness, "first", NULL, e) != 0)
         return -1;
-    if (storage_barrier(s, e) != 0 || config_save(c, s, v, true, e) != 0)
+    if (storage_barrier(s, e) != 0 || failpoint("repo.init-durable", e) != 0 ||
+        config_save(c, s, v, true, e) != 0 || failpoint("repo.init-config", e) != 0)
         return -1;
     return storage_barrier(s, e);
+}
+
+/* What a failed `init` has made, so that it can be tried again.  `config`, with which it would
+ * count as a repository, first. */
+static void take_back(struct storage *s)
+{
+    struct storage_list *list;
+    struct storage_item item;
+    struct err none;
+
+    (void)storage_remove(s, NAME_CONFIG, &none);
+    (void)storage_remove(s, NAME_RESERVE, &none);
+    if (storage_list(s, "keys/", &list, &none) == 0) {
+        while (storage_next(list, &item, &none) > 0)
+            (void)storage_remove(s, item.name, &none);
+        storage_list_end(list);
+    }
+    (void)storage_barrier(s, &none);
 }
 
 int repo_create(struct storage *s, const struct repo_create_options *options, struct err *e)
@@ -86,7 +107,7 @@ int repo_create(struct storage *s, const struct repo_create_options *options, st
                         .append_only = options->append_only,
                         .made = (uint64_t)clock_now(),
                         .program = program };
-    struct storage_lock *lock = NULL;
+    struct storage_lock *lock = NULL, *others[2] = { NULL, NULL };
     struct vault *v = NULL;
     int rc = -1;
 
@@ -96,17 +117,24 @@ int repo_create(struct storage *s, const struct repo_create_options *options, st
         return -1;
     if (sodium_init() < 0)
         return err_set(e, ERR_SYSTEM, "libsodium does not start");
-    /* Against a second `init`; and so the lock is there for readers who may not make it. */
-    if (storage_lock_take(s, NAME_LOCK, LOCK_EXCLUSIVE, 0, NULL, &lock, e) != 0)
-        return -1;
-    if (check_empty(s, e) != 0)
+    /* Against a second `init`; and so that the locks are there for readers who may not make them,
+     * and on a disk that is full. */
+    if (storage_lock_take(s, NAME_LOCK, LOCK_EXCLUSIVE, 0, NULL, &lock, e) != 0 ||
+        storage_lock_take(s, NAME_FORGET_LOCK, LOCK_EXCLUSIVE, 0, NULL, &others[0], e) != 0 ||
+        storage_lock_take(s, NAME_KEYS_LOCK, LOCK_EXCLUSIVE, 0, NULL, &others[1], e) != 0 ||
+        check_empty(s, e) != 0)
         goto out;
     randombytes_buf(c.repository.b, sizeof c.repository.b);
-    if (vault_new(&v, &c.repository, e) == 0 && (!options->encrypt || vault_make_keys(v, e) == 0))
-        rc = publish_all(s, &c, v, options, e);
+    if (vault_new(&v, &c.repository, e) != 0 || (options->encrypt && vault_make_keys(v, e) != 0))
+        goto out;
+    rc = publish_all(s, &c, v, options, e);
+    if (rc != 0)
+        take_back(s);
 
 out:
     vault_free(v);
+    storage_lock_release(others[1]);
+    storage_lock_release(others[0]);
     storage_lock_release(lock);
     return rc;
 }
@@ -169,10 +197,12 @@ int repo_open(struct repo **out, struct storage *s, const struct repo_open_optio
             err_add(e, "the repository is in use");
         goto fail;
     }
-    if (vault_new(&r->vault, &r->config.repository, e) != 0 ||
+    if (ask_tables_new(&r->asks, e) != 0 || vault_new(&r->vault, &r->config.repository, e) != 0 ||
         unlock(r, &options->unlock, e) != 0 || read_epoch(r, e) != 0)
         goto fail;
     if (index_open(&r->index, s, r->vault, r->epoch, options->cache_dir, &r->env, e) != 0)
+        goto fail;
+    if ((!r->read_only && index_adopt(r->index, e) != 0) || failpoint("repo.opened", e) != 0)
         goto fail;
     *out = r;
     return 0;
@@ -195,7 +225,9 @@ void repo_close(struct repo *r)
     index_close(r->index);
     vault_free(r->vault);
     config_free(&r->config);
+    storage_lock_release(r->forget_lock);
     storage_lock_release(r->lock);
+    ask_tables_free(r->asks);
     pthread_mutex_destroy(&r->write_lock);
     pthread_mutex_destroy(&r->opener_lock);
     free(r);

@@ -58,7 +58,7 @@ struct repo_unlock {
     const char *key_file; /* path of a file that repo_slot_export wrote */
 };
 
-/* How much work a guess of the passphrase is; zeros: 3 passes over 256 MiB. */
+/* How much work a guess of the passphrase is; zeros: 4 passes over 192 MiB. */
 struct repo_hardness {
     uint64_t passes;
     uint64_t memory_bytes;

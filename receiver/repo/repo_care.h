@@ -11,6 +11,13 @@
 /* --- generations --- */
 
 /*
+ * From here to repo_close nobody else forgets: what may go is decided from what is there, and two
+ * who decide at once could each keep what the other takes.  Before the generations are looked at.
+ * ERR_BUSY, ERR_STOPPED, ERR_SYSTEM, …
+ */
+int repo_forget_begin(struct repo *r, struct err *e);
+
+/*
  * Remove a manifest, durably.  The number is not given again.  Blocks stay until they are
  * collected. -1: ERR_NOT_FOUND, ERR_REFUSED (pinned, an append-only repository, read-only),
  * ERR_SYSTEM, …
@@ -47,6 +54,24 @@ int repo_mark_live(struct repo *r, uint64_t partials_since,
                    int (*mark)(void *context, enum repo_entry_type type, const struct repo_id *id,
                                struct err *e),
                    void *context, struct err *e);
+
+/*
+ * Remove the partial manifests that repo_mark_live leaves out with the same partials_since, durably
+ * and before any pack: a later run would believe them.  Under the exclusive lock.
+ */
+int repo_partials_drop(struct repo *r, uint64_t partials_since, uint64_t *removed, struct err *e);
+
+/* --- objects --- */
+
+/*
+ * Read every small object (keys, partials, retired numbers, pins, tags, epochs, notes) and look at
+ * the names of all: `found` is told of each that cannot be read or is not what its name says, and,
+ * with ours = false, of names that mean nothing here.  It returns 0 to go on.
+ */
+int repo_objects_check(struct repo *r,
+                       int (*found)(void *context, const char *name, bool ours,
+                                    const struct err *why, struct err *e),
+                       void *context, struct err *e);
 
 /* --- packs --- */
 
@@ -112,11 +137,21 @@ struct repo_damaged {
 int repo_note_damaged(struct repo *r, const struct repo_damaged *damaged, size_t count,
                       struct err *e);
 
+/* Whether the entry of this pack counted as missing when the repository was opened. */
+bool repo_entry_damaged(struct repo *r, const struct repo_key *pack,
+                        const struct repo_entry *entry);
+
+/* Remove the notes of damage all of whose packs are gone.  Under the exclusive lock; may follow
+ * repo_packs_remove. */
+int repo_damaged_tidy(struct repo *r, uint64_t *removed, struct err *e);
+
 /* --- room --- */
 
-/* Give up the reserve, so that removing works on a full disk; make it again where room allows (an
- * ERR_SPACE then is no failure of the caller's). */
+/* Give up the reserve, so that removing works on a full disk. */
 int repo_reserve_drop(struct repo *r, struct err *e);
+
+/* Make it again: 0 it was there, 1 it is there again, -1 (ERR_SPACE is no failure of the caller's:
+ * who comes when there is room makes it). */
 int repo_reserve_restore(struct repo *r, struct err *e);
 
 #endif

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "protocol/base/bytes.h"
+#include "receiver/repo/ask_table.h"
 #include "receiver/repo/config.h"
 #include "receiver/repo/index.h"
 #include "receiver/repo/names.h"
@@ -26,6 +27,7 @@ struct open_pack {
 struct repo {
     struct storage *storage;
     struct storage_lock *lock;
+    struct storage_lock *forget_lock; /* of who forgets */
     struct config config;
     struct vault *vault;
     struct index *index;
@@ -39,6 +41,8 @@ struct repo {
     struct pack_index *closed;  /* packs without index object yet */
     size_t closed_count;
     bool poisoned; /* writing failed: nothing that is not durable can be relied on */
+
+    struct ask_tables *asks;
 
     pthread_mutex_t opener_lock; /* guards what follows */
     struct opener *openers;      /* not in use */

@@ -101,6 +101,12 @@ struct repo_walk {
 int repo_disk_walk(struct repo *r, const struct repo_generation_disk *disk,
                    const struct repo_walk *walk, struct err *e);
 
+/*
+ * A manifest that was listed could not be found: 0 when somebody has forgotten it meanwhile, -1 with
+ * ERR_NOT_FOUND (or another error) when the whole repository is gone.
+ */
+int repo_still_there(struct repo *r, struct err *e);
+
 /* Is there an entry of this id, one that is not known to be damaged?  1, 0, -1. */
 int repo_holds(struct repo *r, bool node, const struct repo_id *id, struct err *e);
 

@@ -41,8 +41,9 @@ struct repo_disk {
 
 /* What the store made of it. */
 struct repo_disk_state {
-    bool is_new;  /* the parent does not have it */
-    bool resumed; /* durable blocks of an unfinished run count as held */
+    bool is_new;            /* the parent does not have it */
+    bool resumed;           /* durable blocks of an unfinished run count as held */
+    uint64_t resumed_bytes; /* up to here */
     /* Blocks of the repository are known to be damaged: hints about changes must not be used, the
      * whole disk must be in the plan. */
     bool distrusted;
@@ -62,6 +63,11 @@ struct repo_disk_result {
 struct repo_run_options {
     uint32_t block_bytes; /* for new disks; 0: the repository's */
     bool no_parent;       /* say nothing of what is held: the source sends everything */
+    bool only_look;       /* for a dry run: no lock, no sink, no commit; read-only will do */
+    /* Whether the source asks before it sends (enum asking_when of the protocol).  ASKING_SLOW is
+     * ASKING_NEVER in an encrypted repository; ASKING_ALWAYS reads there, in repo_run_begin, all
+     * blocks of the host's generations. */
+    uint8_t ask_when;
 };
 
 /*
@@ -76,6 +82,9 @@ int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *
 /* The number of the parent, 0 when this is the VM's first generation. */
 uint64_t repo_run_parent(const struct repo_run *run);
 
+/* When the parent's disks were frozen, seconds since 1970. */
+uint64_t repo_run_parent_time(const struct repo_run *run);
+
 /* What the repository has of the VM, for whoever remembers having put it there. */
 struct repo_head {
     struct repo_key repository, vm;
@@ -86,8 +95,8 @@ struct repo_head {
 void repo_run_head(const struct repo_run *run, struct repo_head *out);
 
 /*
- * Does the parent hold the disk whole, as far as is known?  Then *root is that of its content. False
- * for a new disk as well.
+ * Does the parent hold the disk whole, as far as is known?  Then *root is that of its content.
+ * False for a new disk as well.
  */
 bool repo_run_held(const struct repo_run *run, size_t index, struct digest *root);
 

@@ -1,7 +1,9 @@
 /* Room that is given up when a full disk keeps us from cleaning up. */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "protocol/base/err.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/repo/repo_care.h"
 #include "receiver/repo/repo_private.h"
 
@@ -31,18 +33,23 @@ fail:
 
 int repo_reserve_drop(struct repo *r, struct err *e)
 {
-    if (storage_remove(r->storage, NAME_RESERVE, e) != 0)
+    if (storage_remove(r->storage, NAME_RESERVE, e) != 0 ||
+        failpoint("repo.reserve-dropped", e) != 0)
         return -1;
     return storage_barrier(r->storage, e);
 }
 
 int repo_reserve_restore(struct repo *r, struct err *e)
 {
-    uint64_t size;
+    uint64_t size, room;
 
     if (storage_size(r->storage, NAME_RESERVE, &size, e) == 0)
         return 0;
-    if (e->code != ERR_NOT_FOUND || repo_reserve_make(r->storage, e) != 0)
+    if (e->code != ERR_NOT_FOUND || storage_room(r->storage, &room, e) != 0)
         return -1;
-    return storage_barrier(r->storage, e);
+    if (room < RESERVE_BYTES)
+        return err_set(e, ERR_SPACE, "there is no room for the reserve");
+    if (repo_reserve_make(r->storage, e) != 0)
+        return e->code == ERR_REFUSED && e->os == EEXIST ? 0 : -1; /* somebody else did */
+    return storage_barrier(r->storage, e) == 0 ? 1 : -1;
 }

@@ -9,7 +9,9 @@
 
 #include "protocol/base/checked.h"
 #include "protocol/base/err.h"
+#include "protocol/wire/messages.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/names.h"
 #include "receiver/repo/repo_private.h"
 #include "version.h"
@@ -213,6 +215,8 @@ static int find_partials(struct repo_run *run, struct err *e)
             continue;
         d->secret = d->found.secret; /* a new disk goes on with the secret that was made for it */
         d->state.resumed = true;
+        d->state.resumed_bytes =
+            min_u64(d->found.spine.position * d->shape.block_bytes, d->shape.capacity_bytes);
     }
     return 0;
 }
@@ -237,7 +241,8 @@ int run_partial(struct run_disk *d, const struct tree_spine *spine, struct err *
     if (repo_flush(run->repo, e) != 0)
         return -1;
     name_of_partial(name, &run->vm, run->session, d->index, d->sequence);
-    if (partial_put(run->repo, name, &p, e) != 0 || storage_barrier(run->repo->storage, e) != 0)
+    if (partial_put(run->repo, name, &p, e) != 0 || storage_barrier(run->repo->storage, e) != 0 ||
+        failpoint("repo.partial-published", e) != 0)
         return -1;
     /* The one before is of no use any more; whoever may not remove it leaves that to prune. */
     if (d->sequence > 0) {
@@ -249,6 +254,16 @@ int run_partial(struct run_disk *d, const struct tree_spine *spine, struct err *
 }
 
 /* --- the run --- */
+
+/* Where that takes long, before anything on the host waits for it. */
+static int get_ready_to_answer(struct repo_run *run, struct err *e)
+{
+    struct ask_table *unused;
+
+    if (run->ask_when == ASKING_NEVER || !vault_sealed(run->repo->vault))
+        return 0;
+    return ask_table_of(&unused, run->repo, run->host_uuid, e);
+}
 
 static int set_up(struct repo_run *run, const struct repo_vm *vm,
                   const struct repo_run_options *options, const struct repo_disk *disks,
@@ -270,7 +285,8 @@ static int set_up(struct repo_run *run, const struct repo_vm *vm,
         find_vm(run, vm, e) != 0)
         return -1;
     name_of_vm_lock(lock, &run->vm);
-    if (storage_lock_take(run->repo->storage, lock, LOCK_EXCLUSIVE, run->repo->env.lock_wait_ms,
+    if (!run->only_look &&
+        storage_lock_take(run->repo->storage, lock, LOCK_EXCLUSIVE, run->repo->env.lock_wait_ms,
                           run->repo->env.stop, &run->vm_lock, e) != 0)
         return e->code == ERR_BUSY ? err_add(e, "another backup of this VM is at work") : -1;
     if (load_parent(run, e) != 0)
@@ -287,7 +303,7 @@ static int set_up(struct repo_run *run, const struct repo_vm *vm,
             return -1;
         run->disks[i].state.distrusted = damaged > 0 || run->no_parent;
     }
-    return find_partials(run, e);
+    return find_partials(run, e) != 0 ? -1 : get_ready_to_answer(run, e);
 }
 
 int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *vm,
@@ -296,13 +312,17 @@ int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *
 {
     struct repo_run *run;
 
-    if (r->read_only)
+    if (r->read_only && !options->only_look)
         return err_set(e, ERR_REFUSED, "the repository was opened for reading only");
     run = calloc(1, sizeof *run);
     if (run == NULL)
         return err_sys(e, "getting memory");
     run->repo = r;
     run->no_parent = options->no_parent;
+    run->only_look = options->only_look;
+    run->ask_when = options->no_parent ? ASKING_NEVER : options->ask_when;
+    if (run->ask_when == ASKING_SLOW && vault_sealed(r->vault))
+        run->ask_when = ASKING_NEVER;
     randombytes_buf(&run->session, sizeof run->session);
     if (set_up(run, vm, options, disks, count, e) != 0) {
         repo_run_end(run);
@@ -315,6 +335,11 @@ int repo_run_begin(struct repo_run **out, struct repo *r, const struct repo_vm *
 uint64_t repo_run_parent(const struct repo_run *run)
 {
     return run->parent.number;
+}
+
+uint64_t repo_run_parent_time(const struct repo_run *run)
+{
+    return run->parent.time;
 }
 
 const struct repo_disk_state *repo_run_disk(const struct repo_run *run, size_t index)
@@ -356,7 +381,7 @@ int repo_run_sink(struct repo_run *run, size_t index, struct sink **out, struct 
 {
     struct run_disk *d = &run->disks[index];
 
-    if (!d->included || d->sink_open || d->ended)
+    if (run->only_look || !d->included || d->sink_open || d->ended)
         return err_set(e, ERR_USAGE, "disk %s: there is no sink for it now", d->slot);
     return repo_sink_new(d, out, e);
 }
@@ -574,7 +599,8 @@ static void clean_up(struct repo_run *run)
     if (storage_list(run->repo->storage, prefix, &list, &none) != 0)
         return;
     while (storage_next(list, &item, &none) > 0)
-        if (name_is_generation(item.name, "retired", &vm, &number))
+        /* Not the one of this generation, if somebody has forgotten it already. */
+        if (name_is_generation(item.name, "retired", &vm, &number) && number <= run->newest)
             (void)storage_remove(run->repo->storage, item.name, &none);
     storage_list_end(list);
 }
@@ -589,14 +615,16 @@ int repo_run_commit(struct repo_run *run, const struct repo_run_facts *facts,
     /* Durable first: blocks, nodes, their index.  The manifest is the commit. */
     if (describe(run, facts, &g, e) != 0 || repo_flush(r, e) != 0 || repo_check_stop(r, e) != 0 ||
         storage_lock_proof(r->lock, e) != 0 || storage_lock_proof(run->vm_lock, e) != 0 ||
-        generation_put(r, &g, e) != 0)
+        failpoint("repo.commit", e) != 0 || generation_put(r, &g, e) != 0 ||
+        failpoint("repo.manifest-published", e) != 0)
         goto out;
-    if (storage_barrier(r->storage, e) != 0)
+    if (storage_barrier(r->storage, e) != 0 || failpoint("repo.committed", e) != 0)
         goto out;
     run->committed = true;
     out->number = g.number;
     out->key = g.key;
     clean_up(run);
+    ask_table_committed(r, &g);
     rc = 0;
 
 out:

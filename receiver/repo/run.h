@@ -32,7 +32,8 @@ struct repo_run {
     struct repo_generation parent; /* number 0: none */
     uint64_t newest;               /* number given last */
     uint64_t session;
-    bool no_parent, committed;
+    bool no_parent, only_look, committed;
+    uint8_t ask_when;
     struct run_disk *disks;
     size_t count;
     struct repo_generation_file *files;

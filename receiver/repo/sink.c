@@ -12,6 +12,7 @@
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 #include "protocol/stream/sink.h"
+#include "protocol/wire/messages.h"
 #include "receiver/repo/repo_private.h"
 #include "receiver/repo/run.h"
 
@@ -27,6 +28,8 @@ struct repo_sink {
     uint64_t parent_end; /* blocks of the parent that say something about ours */
     uint64_t since_ms, since_stored;
     struct repo_cell *cells; /* TREE_FAN_OUT, scratch */
+    struct ask_table *asks;  /* NULL: nobody has asked yet */
+    uint8_t *plain;          /* a block that is asked for, scratch */
     bool failed, warned;
 };
 
@@ -350,19 +353,82 @@ static int put_block(struct repo_sink *s, const struct sink_block *b, const stru
     return 0;
 }
 
+/* Any thread. */
+static int sink_identify(struct sink *base, const uint8_t *plain, size_t plain_bytes,
+                         struct sink_identity *out, struct err *e)
+{
+    struct repo *r = sink_of(base)->d->run->repo;
+    struct repo_id id;
+    int has = -1;
+
+    if (vault_id(r->vault, plain, plain_bytes, &id, e) == 0)
+        has = repo_has(r, ENTRY_BLOCK, &id, e);
+    memcpy(out->id, id.b, sizeof out->id);
+    out->known = has > 0;
+    return has < 0 ? -1 : 0;
+}
+
+static int id_of(const struct repo_sink *s, const struct sink_block *b, struct repo_id *out,
+                 struct err *e)
+{
+    if (b->identity == NULL)
+        return vault_id(s->d->run->repo->vault, b->plain, b->plain_bytes, out, e);
+    memcpy(out->b, b->identity->id, sizeof out->b);
+    return 0;
+}
+
+/* The next block, which the repository has by now. */
+static int add_block(struct repo_sink *s, uint64_t block, const struct repo_cell *cell,
+                     struct err *e)
+{
+    if (differs_from_parent(s, block, &cell->id))
+        s->d->result.changed_bytes += run_bytes(s, block, 1);
+    return tree_builder_add(s->builder, cell, 1, e) != 0 || advance(s, e) != 0 ? -1 : 0;
+}
+
 static int sink_data(struct sink *base, const struct sink_block *b, struct err *e)
 {
     struct repo_sink *s = sink_of(base);
     uint64_t block = b->offset_bytes / s->d->shape.block_bytes;
     struct repo_cell cell = { .digest = b->digest };
 
-    if (check_place(s, block, block + 1, e) != 0 ||
-        vault_id(s->d->run->repo->vault, b->plain, b->plain_bytes, &cell.id, e) != 0 ||
+    if (check_place(s, block, block + 1, e) != 0 || id_of(s, b, &cell.id, e) != 0 ||
         put_block(s, b, &cell.id, e) != 0)
         return fail(s, e);
-    if (differs_from_parent(s, block, &cell.id))
-        s->d->result.changed_bytes += b->plain_bytes;
-    if (tree_builder_add(s->builder, &cell, 1, e) != 0 || advance(s, e) != 0)
+    return add_block(s, block, &cell, e) != 0 ? fail(s, e) : 0;
+}
+
+/* --- what is asked for --- */
+
+static int sink_ask(struct sink *base, const struct sink_question *q, struct sink_answer *out,
+                    struct err *e)
+{
+    struct repo_sink *s = sink_of(base);
+    const struct repo_run *run = s->d->run;
+
+    if (s->asks == NULL && ask_table_of(&s->asks, run->repo, run->host_uuid, e) != 0)
+        return fail(s, e);
+    if (s->plain == NULL)
+        s->plain = malloc(s->d->shape.block_bytes);
+    if (s->plain == NULL) {
+        err_sys(e, "getting memory for a block");
+        return fail(s, e);
+    }
+    out->pointless = base->ask_when == ASKING_SLOW && ask_table_count(s->asks) == 0;
+    return ask_table_answer(s->asks, run->repo, &s->d->secret, q, s->plain, out, e) != 0
+               ? fail(s, e)
+               : 0;
+}
+
+static int sink_known(struct sink *base, uint64_t offset_bytes, const struct digest *digest,
+                      const uint8_t token[SINK_TOKEN_BYTES], struct err *e)
+{
+    struct repo_sink *s = sink_of(base);
+    uint64_t block = offset_bytes / s->d->shape.block_bytes;
+    struct repo_cell cell = { .digest = *digest };
+
+    memcpy(cell.id.b, token, sizeof cell.id.b);
+    if (check_place(s, block, block + 1, e) != 0 || add_block(s, block, &cell, e) != 0)
         return fail(s, e);
     return 0;
 }
@@ -415,6 +481,7 @@ static void sink_close(struct sink *base)
     tree_reader_free(s->parent);
     tree_reader_free(s->found);
     free(s->cells);
+    free(s->plain);
     free(s);
 }
 
@@ -442,6 +509,8 @@ int repo_sink_new(struct run_disk *d, struct sink **out, struct err *e)
 {
     static const struct sink_ops ops = { sink_held, sink_same, sink_zero,
                                          sink_data, sink_end,  sink_close };
+    static const struct sink_ahead ahead = { sink_identify };
+    static const struct sink_asks asks = { sink_ask, sink_known };
     struct repo_sink *s = calloc(1, sizeof *s);
 
     if (s == NULL)
@@ -449,15 +518,19 @@ int repo_sink_new(struct run_disk *d, struct sink **out, struct err *e)
     s->d = d;
     s->since_ms = io_clock_ms();
     s->base = (struct sink){ .ops = &ops,
+                             .ahead = &ahead,
                              .capacity_bytes = d->shape.capacity_bytes,
                              .block_bytes = d->shape.block_bytes,
-                             .secret = d->secret };
+                             .secret = d->secret,
+                             .asks = &asks,
+                             .ask_when = d->run->ask_when };
     s->cells = malloc(TREE_FAN_OUT * sizeof s->cells[0]);
     if (s->cells == NULL) {
         err_sys(e, "getting memory");
         goto fail;
     }
-    if (open_parent(s, e) != 0 ||
+    if (vault_ask_key(d->run->repo->vault, d->run->host_uuid, s->base.ask_key, e) != 0 ||
+        open_parent(s, e) != 0 ||
         (d->found.spine.position > 0 &&
          tree_reader_new_spine(&s->found, d->run->repo, &d->secret, &d->shape, &d->found.spine,
                                e) != 0) ||

@@ -12,6 +12,7 @@
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 #include "receiver/base/clock.h"
+#include "receiver/base/failpoint.h"
 #include "receiver/base/publish.h"
 #include "receiver/base/secret.h"
 #include "receiver/repo/document.h"
@@ -22,10 +23,12 @@ static const char KEYS[] = "keys/", FILE_WORD[] = "vmferry-key-1 ";
 
 enum {
     SLOTS_MAX = 64,
-    PASSES_DEFAULT = 3,
+    PASSES_DEFAULT = 4,
     FILE_LINE_BYTES = sizeof FILE_WORD - 1 + 2 * REPO_KEY_BYTES + 1 + 2 * REPO_KEY_FILE_BYTES,
 };
-#define MEMORY_DEFAULT ((uint64_t)256 << 20)
+/* As much work as libsodium's moderate guess, 3 passes over 256 MiB; but that is all the memory of
+ * its own that a backup may take. */
+#define MEMORY_DEFAULT ((uint64_t)192 << 20)
 
 /* --- one slot as an object --- */
 
@@ -47,6 +50,8 @@ static int publish(struct storage *s, const struct vault *v, struct slot *slot,
     rc = fields_done(&f);
     if (rc == 0)
         rc = document_put(s, v, DOCUMENT_SLOT, object, &body, e);
+    if (rc == 0)
+        rc = failpoint("repo.slot-published", e);
     bytes_free(&body);
     if (rc == 0 && name != NULL)
         memcpy(name, own_name, sizeof own_name);
@@ -300,13 +305,13 @@ int repo_slot_export(struct repo *r, const char *path, const char *label,
     return rc;
 }
 
-int repo_slot_remove(struct repo *r, const char *name, bool own, struct err *e)
+static int remove_slot(struct repo *r, const char *name, bool own, struct err *e)
 {
     struct slot_names all;
     object_name object;
     bool found = false;
 
-    if (check_slots(r, e) != 0 || list_names(r->storage, &all, e) != 0)
+    if (list_names(r->storage, &all, e) != 0)
         return -1;
     for (size_t i = 0; i < all.count; i++)
         found = found || strcmp(all.names[i], name) == 0;
@@ -319,9 +324,24 @@ int repo_slot_remove(struct repo *r, const char *name, bool own, struct err *e)
     if (strcmp(name, r->own_slot) == 0 && !own)
         return err_set(e, ERR_REFUSED, "this is the key slot that opened the repository now");
     name_of_slot(object, name);
-    if (storage_remove(r->storage, object, e) != 0)
+    if (failpoint("repo.slot-remove", e) != 0 || storage_remove(r->storage, object, e) != 0 ||
+        failpoint("repo.slot-removed", e) != 0)
         return -1;
     return storage_barrier(r->storage, e);
+}
+
+int repo_slot_remove(struct repo *r, const char *name, bool own, struct err *e)
+{
+    struct storage_lock *lock = NULL;
+    int rc = -1;
+
+    /* Two who remove at once must not each count on the other's slot. */
+    if (check_slots(r, e) == 0 &&
+        storage_lock_take(r->storage, NAME_KEYS_LOCK, LOCK_EXCLUSIVE, r->env.lock_wait_ms,
+                          r->env.stop, &lock, e) == 0)
+        rc = remove_slot(r, name, own, e);
+    storage_lock_release(lock);
+    return rc;
 }
 
 int repo_slot_list(struct repo *r, struct repo_slot **out, size_t *count, size_t *own,

@@ -420,7 +420,21 @@ static unsigned fan_bits_for(uint64_t entries)
     return bits;
 }
 
-/* The last byte before the sums, so that the file has its length whatever was left out. */
+/* Zeros where nothing else stands.  Not a hole: on a full tmpfs reading one through a map is a
+ * SIGBUS. */
+static int pad(struct writer *w, uint64_t from, uint64_t end, struct err *e)
+{
+    memset(w->buffer, 0, PIECE_BYTES);
+    while (from < end) {
+        size_t count = end - from < PIECE_BYTES ? (size_t)(end - from) : PIECE_BYTES;
+
+        if (io_pwrite_all(w->fd, w->buffer, count, from, e) != 0)
+            return -1;
+        from += count;
+    }
+    return 0;
+}
+
 static int write_rest(struct writer *w, const struct repo_key *packs, struct err *e)
 {
     size_t buckets = ((size_t)1 << w->shape.fan_bits) + 1;
@@ -430,7 +444,9 @@ static int write_rest(struct writer *w, const struct repo_key *packs, struct err
     lay_out(&w->shape);
     for (size_t i = 1; i < buckets; i++)
         w->fan[i] += w->fan[i - 1];
-    if (w->offset < w->shape.sums_at && io_pwrite_all(w->fd, "", 1, w->shape.sums_at - 1, e) != 0)
+    if (pad(w, HEADER_BYTES + (uint64_t)w->shape.packs * REPO_KEY_BYTES, w->shape.fan_at, e) != 0 ||
+        pad(w, w->shape.fan_at + buckets * sizeof w->fan[0], w->shape.entries_at, e) != 0 ||
+        pad(w, w->offset, w->shape.sums_at, e) != 0)
         return -1;
     if (w->shape.packs > 0 &&
         io_pwrite_all(w->fd, packs, (size_t)w->shape.packs * REPO_KEY_BYTES, HEADER_BYTES, e) != 0)

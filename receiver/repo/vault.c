@@ -138,11 +138,27 @@ int vault_id(const struct vault *v, const void *plain, size_t count, struct repo
     return rc == 0 ? 0 : err_set(e, ERR_SYSTEM, "OpenSSL failed to hash");
 }
 
+/* SHA-256 of a text, or HMAC-SHA-256 of it under the name key when encrypted. */
+static int name_hash(const struct vault *v, const struct bytes *text, uint8_t out[32],
+                     struct err *e)
+{
+    EVP_MAC_CTX *mac;
+    int rc = -1;
+
+    if (v->secrets != NULL) {
+        mac = keyed(v, v->secrets->name);
+        rc = mac == NULL ? -1 : hmac_of(mac, text->data, text->count, out);
+        EVP_MAC_CTX_free(mac);
+    } else {
+        rc = EVP_Digest(text->data, text->count, out, NULL, v->sha256, NULL) == 1 ? 0 : -1;
+    }
+    return rc == 0 ? 0 : err_set(e, ERR_SYSTEM, "OpenSSL failed to hash");
+}
+
 int vault_vm_key(const struct vault *v, const char *host_uuid, const char *vm_uuid,
                  const char *path, struct repo_key *out, struct err *e)
 {
     struct bytes text = { .ceiling = 3 * REPO_TEXT_MAX + 16 };
-    EVP_MAC_CTX *mac = NULL;
     uint8_t hash[32];
     int rc = -1;
 
@@ -150,21 +166,27 @@ int vault_vm_key(const struct vault *v, const char *host_uuid, const char *vm_uu
     if (bytes_append(&text, "vm", 3, e) != 0 ||
         bytes_append(&text, host_uuid, strlen(host_uuid) + 1, e) != 0 ||
         bytes_append(&text, vm_uuid, strlen(vm_uuid) + 1, e) != 0 ||
-        (path != NULL && bytes_append(&text, path, strlen(path), e) != 0))
+        (path != NULL && bytes_append(&text, path, strlen(path), e) != 0) ||
+        name_hash(v, &text, hash, e) != 0)
         goto out;
-    if (v->secrets != NULL) {
-        mac = keyed(v, v->secrets->name);
-        rc = mac == NULL ? -1 : hmac_of(mac, text.data, text.count, hash);
-    } else {
-        rc = EVP_Digest(text.data, text.count, hash, NULL, v->sha256, NULL) == 1 ? 0 : -1;
-    }
-    if (rc != 0)
-        err_set(e, ERR_SYSTEM, "OpenSSL failed to hash");
-    else
-        memcpy(out->b, hash, sizeof out->b);
+    memcpy(out->b, hash, sizeof out->b);
+    rc = 0;
 
 out:
-    EVP_MAC_CTX_free(mac);
+    bytes_free(&text);
+    return rc;
+}
+
+int vault_ask_key(const struct vault *v, const char *host_uuid, uint8_t out[VAULT_KEY_BYTES],
+                  struct err *e)
+{
+    struct bytes text = { .ceiling = REPO_TEXT_MAX + 64 };
+    int rc = -1;
+
+    if (bytes_append(&text, "ask", 4, e) == 0 &&
+        bytes_append(&text, v->repository.b, sizeof v->repository.b, e) == 0 &&
+        bytes_append(&text, host_uuid, strlen(host_uuid) + 1, e) == 0)
+        rc = name_hash(v, &text, out, e);
     bytes_free(&text);
     return rc;
 }

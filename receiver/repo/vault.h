@@ -40,6 +40,10 @@ int vault_id(const struct vault *v, const void *plain, size_t count, struct repo
 int vault_vm_key(const struct vault *v, const char *host_uuid, const char *vm_uuid,
                  const char *path, struct repo_key *out, struct err *e);
 
+/* The key of a host's asking ids (FORMAT.md 9a): 32 bytes. */
+int vault_ask_key(const struct vault *v, const char *host_uuid, uint8_t out[VAULT_KEY_BYTES],
+                  struct err *e);
+
 /* out gets count + SEAL_BYTES: nonce, ciphertext, tag. */
 int vault_seal(const struct vault *v, const void *ad, size_t ad_bytes, const void *plain,
                size_t count, uint8_t *out, struct err *e);

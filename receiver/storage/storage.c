@@ -149,6 +149,15 @@ int storage_remove(struct storage *s, const char *name, struct err *e)
     return 0;
 }
 
+int storage_adopt(struct storage *s, const char *name, struct err *e)
+{
+    if (check_name(name, e) != 0)
+        return -1;
+    if (s->ops->adopt == NULL)
+        return 0;
+    return s->ops->adopt(s, name, e) == 0 ? 0 : err_add(e, "object %s", name);
+}
+
 int storage_barrier(struct storage *s, struct err *e)
 {
     if (s->ops->barrier(s, e) != 0)

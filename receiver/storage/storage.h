@@ -63,6 +63,7 @@ struct storage_ops {
     int (*room)(struct storage *s, uint64_t *out_bytes, struct err *e);
     int (*sweep)(struct storage *s, struct err *e);
     void (*close)(struct storage *s);
+    int (*adopt)(struct storage *s, const char *name, struct err *e);
 };
 
 struct storage {
@@ -132,6 +133,12 @@ void storage_list_end(struct storage_list *l); /* NULL is allowed */
 
 /* Remove an object; one that is not there is no error.  ERR_SYSTEM, ERR_REFUSED (no right to). */
 int storage_remove(struct storage *s, const char *name, struct err *e);
+
+/*
+ * What another process has published under this name, perhaps without a barrier before it died,
+ * counts as published by us: our next barrier makes it durable.  0, also when it is gone, or -1.
+ */
+int storage_adopt(struct storage *s, const char *name, struct err *e);
 
 /* Make durable what was published and removed so far, from any thread. */
 int storage_barrier(struct storage *s, struct err *e);

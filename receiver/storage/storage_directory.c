@@ -18,6 +18,7 @@
 #include "receiver/base/publish.h"
 #include "receiver/storage/directory.h"
 #include "receiver/storage/name_list.h"
+#include "receiver/storage/open_files.h"
 
 static const char LOCKS[] = "locks";
 
@@ -37,6 +38,7 @@ struct directory {
     struct dirty dirty[DIRTY_MAX];
     size_t dirty_count;
     bool poisoned; /* an fsync failed: nothing can be made durable any more */
+    struct open_files files;
 };
 
 struct file_upload {
@@ -173,6 +175,46 @@ out:
     return rc;
 }
 
+/*
+ * The same, and of all folders above: one of them may have been made by a process that died before
+ * it was durable.
+ */
+static int note_path(struct directory *d, const char *name, int folder, struct err *e)
+{
+    char part[STORAGE_NAME_ROOM];
+    size_t end;
+
+    if (note_dirty(d, name, folder, e) != 0)
+        return -1;
+    snprintf(part, sizeof part, "%s", name);
+    while ((end = leaf_of(part)) > 0) {
+        int fd, rc;
+
+        part[end - 1] = 0;
+        fd = open_folder(d, part, leaf_of(part), false, e);
+        if (fd < 0)
+            return -1;
+        rc = note_dirty(d, part, fd, e);
+        io_drop(&fd);
+        if (rc != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int file_adopt(struct storage *s, const char *name, struct err *e)
+{
+    struct directory *d = directory_of(s);
+    int folder = open_folder(d, name, leaf_of(name), false, e);
+    int rc;
+
+    if (folder < 0)
+        return folder == -2 ? 0 : -1;
+    rc = note_path(d, name, folder, e);
+    io_drop(&folder);
+    return rc;
+}
+
 static int file_barrier(struct storage *s, struct err *e)
 {
     struct directory *d = directory_of(s);
@@ -180,7 +222,7 @@ static int file_barrier(struct storage *s, struct err *e)
 
     pthread_mutex_lock(&d->lock);
     if (d->poisoned)
-        rc = err_set(e, ERR_SOURCE, "an earlier write to the disk failed");
+        rc = err_set(e, ERR_SYSTEM, "an earlier write to the disk failed");
     else
         rc = sync_all(d, e);
     pthread_mutex_unlock(&d->lock);
@@ -245,7 +287,7 @@ static int file_publish(struct storage_upload *base, struct err *e)
     int rc = publish_commit_later(&u->file, u->name + leaf_of(u->name), u->written, PUBLISH_NEW, e);
 
     if (rc == 0)
-        rc = note_dirty(d, u->name, u->folder, e);
+        rc = note_path(d, u->name, u->folder, e);
     if (rc != 0)
         err_add(e, "object %s", u->name);
     file_drop(base);
@@ -281,26 +323,37 @@ static int size_of(int fd, uint64_t *out, struct err *e)
     return 0;
 }
 
+static int read_at(int fd, uint64_t offset_bytes, void *out, size_t count, struct err *e)
+{
+    uint64_t size, end;
+
+    if (size_of(fd, &size, e) != 0)
+        return -1;
+    if (!checked_add(offset_bytes, count, &end) || end > size)
+        return err_set(e, ERR_CORRUPT, "it has %" PRIu64 " bytes, %zu at %" PRIu64 " were wanted",
+                       size, count, offset_bytes);
+    return io_pread_all(fd, out, count, offset_bytes, e);
+}
+
 static int file_read(struct storage *s, const char *name, uint64_t offset_bytes, void *out,
                      size_t count, struct err *e)
 {
-    int fd = open_file(s, name, e);
-    uint64_t size, end;
-    int rc = -1;
+    struct directory *d = directory_of(s);
+    struct open_file *f = open_files_take(&d->files, name);
+    int fd = -1;
+    int rc;
 
-    if (fd < 0)
-        return -1;
-    if (size_of(fd, &size, e) != 0)
-        goto out;
-    if (!checked_add(offset_bytes, count, &end) || end > size) {
-        err_set(e, ERR_CORRUPT, "it has %" PRIu64 " bytes, %zu at %" PRIu64 " were wanted", size,
-                count, offset_bytes);
-        goto out;
+    if (f == NULL) {
+        fd = open_file(s, name, e);
+        if (fd < 0)
+            return -1;
+        f = open_files_keep(&d->files, name, fd);
     }
-    rc = io_pread_all(fd, out, count, offset_bytes, e);
-
-out:
-    io_drop(&fd);
+    rc = read_at(f != NULL ? f->fd : fd, offset_bytes, out, count, e);
+    if (f != NULL)
+        open_files_give(&d->files, f);
+    else
+        io_drop(&fd);
     return rc;
 }
 
@@ -327,9 +380,10 @@ static int file_remove(struct storage *s, const char *name, struct err *e)
     if (unlinkat(folder, name + leaf_of(name), 0) == 0)
         rc = note_dirty(d, name, folder, e);
     else if (errno != ENOENT)
-        rc = err_sys(e, "removing it");
+        rc = err_sys_write(e, "removing it");
     else
         rc = check_root(d, e);
+    open_files_forget(&d->files, name);
     io_drop(&folder);
     return rc;
 }
@@ -557,6 +611,7 @@ static void file_close(struct storage *s)
     for (size_t i = 0; i < d->dirty_count; i++)
         io_drop(&d->dirty[i].fd);
     io_drop(&d->root);
+    open_files_close(&d->files);
     pthread_mutex_destroy(&d->lock);
     free(d->label);
     free(d);
@@ -568,7 +623,7 @@ int directory_new(struct storage **out, int root, const char *path, struct err *
                                             file_read,  file_size,   file_list,    file_next,
                                             file_end,   file_remove, file_barrier, file_lock,
                                             file_proof, file_unlock, file_room,    file_sweep,
-                                            file_close };
+                                            file_close, file_adopt };
     struct directory *d = calloc(1, sizeof *d);
 
     if (d != NULL)
@@ -580,6 +635,7 @@ int directory_new(struct storage **out, int root, const char *path, struct err *
     d->base = (struct storage){ .ops = &ops, .label = d->label };
     d->root = root;
     pthread_mutex_init(&d->lock, NULL);
+    open_files_init(&d->files);
     *out = &d->base;
     return 0;
 }

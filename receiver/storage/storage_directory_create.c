@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "protocol/base/checked.h"
 #include "protocol/base/err.h"
 #include "protocol/base/io.h"
 #include "receiver/base/publish.h"
@@ -28,7 +29,7 @@ static int cannot(struct err *e, const char *what)
 /* Failing for want of room or a broken medium is no judgement on the file system. */
 static int judge(struct err *e, const char *what)
 {
-    if (e->code == ERR_SPACE || e->code == ERR_SOURCE)
+    if (e->code == ERR_SPACE || e->os == EIO)
         return -1;
     return cannot(e, what);
 }
@@ -39,8 +40,10 @@ static int try_rename(int dir, struct err *e)
 
     if (publish_bytes(dir, "first", "1", 1, 0400, PUBLISH_NEW, e) != 0)
         return judge(e, "writing a file, renaming it, fsync of it and of its folder");
-    if (publish_bytes(dir, "first", "22", 2, 0400, PUBLISH_NEW, e) == 0 || e->code != ERR_REFUSED)
+    if (publish_bytes(dir, "first", "22", 2, 0400, PUBLISH_NEW, e) == 0)
         return cannot(e, "a rename that replaces nothing");
+    if (e->code != ERR_REFUSED)
+        return judge(e, "a rename that replaces nothing");
     if (fstatat(dir, "first", &s, AT_SYMLINK_NOFOLLOW) != 0 || s.st_size != 1)
         return cannot(e, "a rename that replaces nothing");
     if (openat(dir, "first", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600) >= 0 || errno != EEXIST)
@@ -133,7 +136,21 @@ out:
     return rc;
 }
 
-/* Only what a trial that was cut may have left, and what file systems put there themselves. */
+/* What may be in a place for a new repository: what a trial that was cut has left, what file
+ * systems put there themselves, and folders of an `init` that failed and has taken back what was in
+ * them. */
+static bool may_be_there(const char *name)
+{
+    static const char *const names[] = {
+        ".", "..", "lost+found", ".vmferry-trial", "locks", "keys"
+    };
+
+    for (size_t i = 0; i < ARRAY_COUNT(names); i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
 static int check_empty(int root, const char *path, struct err *e)
 {
     int fd = openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -147,12 +164,9 @@ static int check_empty(int root, const char *path, struct err *e)
         return -1;
     }
     while (rc == 0 && (errno = 0, entry = readdir(dir)) != NULL) {
-        const char *n = entry->d_name;
-
-        if (strcmp(n, ".") != 0 && strcmp(n, "..") != 0 && strcmp(n, "lost+found") != 0 &&
-            strcmp(n, ".vmferry-trial") != 0)
+        if (!may_be_there(entry->d_name))
             rc = err_set(e, ERR_REFUSED, "%s is not empty (%.60s is in it): give an empty folder",
-                         path, n);
+                         path, entry->d_name);
     }
     if (rc == 0 && errno != 0)
         rc = err_sys(e, "reading %s", path);

@@ -499,7 +499,7 @@ int storage_memory_new(struct storage **out, struct err *e)
     static const struct storage_ops ops = {
         memory_begin, memory_write,  memory_publish, memory_drop,   memory_read,    memory_size,
         memory_list,  memory_next,   memory_end,     memory_remove, memory_barrier, memory_lock,
-        memory_proof, memory_unlock, memory_room,    memory_sweep,  memory_close
+        memory_proof, memory_unlock, memory_room,    memory_sweep,  memory_close,   NULL
     };
     struct memory *m = calloc(1, sizeof *m);
 

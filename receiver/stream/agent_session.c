@@ -258,6 +258,7 @@ static int start_listener(struct agent_session *a, struct err *e)
     struct data_listener_config config = {
         .address = a->config.listen_address,
         .port = a->config.listen_port,
+        .ports = a->config.ports,
         .secret = &a->secret,
         .aead_set = aead_openssl_offer(),
         .mode_set = a->config.mode_set,

@@ -14,6 +14,7 @@
 #include "protocol/stream/hub.h"
 
 struct agent_session;
+struct data_ports;
 struct err;
 struct hole_map;
 struct source;
@@ -39,6 +40,7 @@ struct agent_session_config {
     uint16_t listen_port;
     const char *dial_address; /* what the agent dials; NULL: the listen address */
     uint16_t dial_port;       /* 0: the listener's */
+    struct data_ports *ports; /* shared with sessions beside this one; borrowed.  NULL: its own */
 };
 
 /* 0, or -1: ERR_NETWORK (cut, or no agent answered), ERR_PEER, ERR_UNSUPPORTED, ERR_SYSTEM. */

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,17 +30,36 @@ struct pending {
     uint8_t m1[HANDSHAKE_M1_BYTES];
 };
 
+/* What one session waits for on a port. */
 struct data_listener {
     struct data_listener_config config;
+    struct port *port;
+    struct data_listener *next;               /* of the same port; guarded by its lock, as below */
+    uint32_t expected[LISTENER_EXPECTED_MAX]; /* 0: free */
+    bool answering;                           /* the port's thread is in one of our peers */
+};
+
+/* A socket that listens, for one or more sessions. */
+struct port {
+    struct data_ports *ports; /* NULL: of one listener alone */
+    struct port *next;        /* guarded by ports */
+    char *address;
+    uint16_t wanted, number;
+    size_t users; /* guarded by ports */
     int fd;
     int wake_fd[2];
-    uint16_t port;
     pthread_t thread;
     struct pending pending[LISTENER_PENDING]; /* the thread's */
     pthread_mutex_t lock;                     /* guards all below */
-    uint32_t expected[LISTENER_EXPECTED_MAX]; /* 0: free */
+    pthread_cond_t answered;
+    struct data_listener *listeners;
     uint64_t strangers;
     bool ending;
+};
+
+struct data_ports {
+    pthread_mutex_t lock; /* guards all below; taken before that of a port */
+    struct port *open;
 };
 
 void data_socket_tune(int fd)
@@ -56,10 +76,10 @@ void data_socket_tune(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof timeout_ms);
 }
 
-static int listen_on(struct data_listener *l, struct err *e)
+static int listen_on(struct port *l, struct err *e)
 {
-    const uint16_t *ports = l->config.port != 0 ? &l->config.port : usual_ports;
-    size_t count = l->config.port != 0 ? 1 : ARRAY_COUNT(usual_ports);
+    const uint16_t *ports = l->wanted != 0 ? &l->wanted : usual_ports;
+    size_t count = l->wanted != 0 ? 1 : ARRAY_COUNT(usual_ports);
     struct sockaddr_storage a;
     socklen_t bytes;
     int on = 1;
@@ -67,7 +87,7 @@ static int listen_on(struct data_listener *l, struct err *e)
     if (failpoint("listener.listen", e) != 0)
         return -1;
     for (size_t i = 0; i < count; i++) {
-        if (net_address(l->config.address, ports[i], &a, &bytes, e) != 0)
+        if (net_address(l->address, ports[i], &a, &bytes, e) != 0)
             return err_add(e, "listening for data");
         l->fd = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (l->fd < 0)
@@ -75,20 +95,20 @@ static int listen_on(struct data_listener *l, struct err *e)
         setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
         if (bind(l->fd, (struct sockaddr *)&a, bytes) == 0 &&
             listen(l->fd, LISTENER_PENDING) == 0) {
-            l->port = ports[i];
+            l->number = ports[i];
             return 0;
         }
         if (errno != EADDRINUSE)
-            return err_sys(e, "listening on %s port %u", l->config.address, ports[i]);
+            return err_sys(e, "listening on %s port %u", l->address, ports[i]);
         io_drop(&l->fd);
     }
     return err_set(e, ERR_BUSY, "no data port is free on %s (--data-listen names another)",
-                   l->config.address);
+                   l->address);
 }
 
 /* ---- peers ---- */
 
-static void peer_close(struct data_listener *l, struct pending *p)
+static void peer_close(struct port *l, struct pending *p)
 {
     io_drop(&p->fd);
     pthread_mutex_lock(&l->lock);
@@ -96,7 +116,7 @@ static void peer_close(struct data_listener *l, struct pending *p)
     pthread_mutex_unlock(&l->lock);
 }
 
-static void peers_accept(struct data_listener *l)
+static void peers_accept(struct port *l)
 {
     for (;;) {
         struct pending *place = &l->pending[0];
@@ -113,23 +133,58 @@ static void peers_accept(struct data_listener *l)
     }
 }
 
-/* Burn the number: whatever comes of this peer, it is not expected again. */
+/* Burn the number: whatever comes of this peer, it is not expected again.  With the lock held. */
 static bool take_expected(struct data_listener *l, uint32_t connection)
 {
     bool found = false;
 
-    pthread_mutex_lock(&l->lock);
     for (size_t i = 0; i < LISTENER_EXPECTED_MAX; i++)
         if (l->expected[i] == connection && connection != 0) {
             l->expected[i] = 0;
             found = true;
         }
-    pthread_mutex_unlock(&l->lock);
     return found;
 }
 
-/* A whole M1 is here.  0 when the peer is proved and handed on. */
-static int peer_answer(struct data_listener *l, struct pending *p)
+/* The session that an M1 claims; it stays while it is being answered.  NULL when there is none. */
+static struct data_listener *claim(struct port *port, const uint8_t m1[HANDSHAKE_M1_BYTES])
+{
+    uint8_t id[SESSION_ID_BYTES];
+    struct data_listener *l;
+
+    if (!handshake_m1_session(m1, id))
+        return NULL;
+    pthread_mutex_lock(&port->lock);
+    l = port->listeners;
+    while (l != NULL && memcmp(l->config.secret->id, id, sizeof id) != 0)
+        l = l->next;
+    if (l != NULL)
+        l->answering = true;
+    pthread_mutex_unlock(&port->lock);
+    return l;
+}
+
+static bool may_come(struct data_listener *l, uint32_t connection)
+{
+    bool may;
+
+    pthread_mutex_lock(&l->port->lock);
+    may = take_expected(l, connection);
+    pthread_mutex_unlock(&l->port->lock);
+    return may;
+}
+
+static void leave(struct data_listener *l)
+{
+    struct port *port = l->port;
+
+    pthread_mutex_lock(&port->lock);
+    l->answering = false;
+    pthread_cond_broadcast(&port->answered);
+    pthread_mutex_unlock(&port->lock);
+}
+
+static int answer_for(struct data_listener *l, struct pending *p)
 {
     struct handshake_choice choice;
     struct handshake_offer offer;
@@ -139,7 +194,7 @@ static int peer_answer(struct data_listener *l, struct pending *p)
     int rc = -1;
 
     if (handshake_read_m1(l->config.secret, p->m1, &offer, &e) != 0 ||
-        !take_expected(l, offer.connection) ||
+        !may_come(l, offer.connection) ||
         handshake_choose(&offer, l->config.aead_set, l->config.mode_set, &choice, &e) != 0 ||
         handshake_answer(l->config.secret, p->m1, &choice, m2, &keys, &e) != 0)
         return -1;
@@ -152,7 +207,20 @@ static int peer_answer(struct data_listener *l, struct pending *p)
     return rc;
 }
 
-static void peer_hear(struct data_listener *l, struct pending *p)
+/* A whole M1 is here.  0 when the peer is proved and handed on. */
+static int peer_answer(struct port *port, struct pending *p)
+{
+    struct data_listener *l = claim(port, p->m1);
+    int rc;
+
+    if (l == NULL)
+        return -1;
+    rc = answer_for(l, p);
+    leave(l);
+    return rc;
+}
+
+static void peer_hear(struct port *l, struct pending *p)
 {
     ssize_t n = read(p->fd, p->m1 + p->count, sizeof p->m1 - p->count);
 
@@ -166,7 +234,7 @@ static void peer_hear(struct data_listener *l, struct pending *p)
 
 static void *listener_main(void *context)
 {
-    struct data_listener *l = context;
+    struct port *l = context;
     struct pollfd fds[2 + LISTENER_PENDING];
 
     for (;;) {
@@ -199,20 +267,39 @@ static void *listener_main(void *context)
     }
 }
 
-/* ---- life ---- */
+/* ---- the port ---- */
 
-int data_listener_new(struct data_listener **out, const struct data_listener_config *config,
-                      struct err *e)
+static void port_free(struct port *l)
 {
-    struct data_listener *l = calloc(1, sizeof *l);
+    for (size_t i = 0; i < LISTENER_PENDING; i++)
+        io_drop(&l->pending[i].fd);
+    io_drop(&l->fd);
+    io_drop(&l->wake_fd[0]);
+    io_drop(&l->wake_fd[1]);
+    pthread_cond_destroy(&l->answered);
+    pthread_mutex_destroy(&l->lock);
+    free(l->address);
+    free(l);
+}
+
+static int port_new(struct port **out, const struct data_listener_config *config, struct err *e)
+{
+    struct port *l = calloc(1, sizeof *l);
 
     if (l == NULL)
         return err_sys(e, "getting memory for the data port");
-    l->config = *config;
+    l->ports = config->ports;
+    l->wanted = config->port;
     l->fd = l->wake_fd[0] = l->wake_fd[1] = -1;
     for (size_t i = 0; i < LISTENER_PENDING; i++)
         l->pending[i].fd = -1;
     pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->answered, NULL);
+    l->address = strdup(config->address);
+    if (l->address == NULL) {
+        err_sys(e, "getting memory for the data port");
+        goto fail;
+    }
     if (listen_on(l, e) != 0)
         goto fail;
     if (pipe2(l->wake_fd, O_CLOEXEC) != 0) {
@@ -225,58 +312,159 @@ int data_listener_new(struct data_listener **out, const struct data_listener_con
     return 0;
 
 fail:
-    io_drop(&l->fd);
-    io_drop(&l->wake_fd[0]);
-    io_drop(&l->wake_fd[1]);
-    pthread_mutex_destroy(&l->lock);
-    free(l);
+    port_free(l);
     return -1;
 }
 
-void data_listener_free(struct data_listener *l)
+static void port_end(struct port *l)
 {
-    if (l == NULL)
-        return;
     pthread_mutex_lock(&l->lock);
     l->ending = true;
     pthread_mutex_unlock(&l->lock);
     io_drop(&l->wake_fd[1]); /* the thread's poll ends */
     pthread_join(l->thread, NULL);
-    for (size_t i = 0; i < LISTENER_PENDING; i++)
-        io_drop(&l->pending[i].fd);
-    io_drop(&l->fd);
-    io_drop(&l->wake_fd[0]);
-    pthread_mutex_destroy(&l->lock);
+    port_free(l);
+}
+
+/* --- shared ports --- */
+
+int data_ports_new(struct data_ports **out, struct err *e)
+{
+    struct data_ports *p = calloc(1, sizeof *p);
+
+    if (p == NULL)
+        return err_sys(e, "getting memory for the data port");
+    pthread_mutex_init(&p->lock, NULL);
+    *out = p;
+    return 0;
+}
+
+void data_ports_free(struct data_ports *p)
+{
+    if (p == NULL)
+        return;
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+static struct port *find_open(struct data_ports *ports, const struct data_listener_config *config)
+{
+    struct port *l = ports->open;
+
+    while (l != NULL && (l->wanted != config->port || strcmp(l->address, config->address) != 0))
+        l = l->next;
+    return l;
+}
+
+static int take_port(struct port **out, const struct data_listener_config *config, struct err *e)
+{
+    struct data_ports *ports = config->ports;
+    int rc = 0;
+
+    if (ports == NULL)
+        return port_new(out, config, e);
+    pthread_mutex_lock(&ports->lock);
+    *out = find_open(ports, config);
+    if (*out == NULL) {
+        rc = port_new(out, config, e);
+        if (rc == 0) {
+            (*out)->next = ports->open;
+            ports->open = *out;
+        }
+    }
+    if (rc == 0)
+        (*out)->users++;
+    pthread_mutex_unlock(&ports->lock);
+    return rc;
+}
+
+/* The last one closes it. */
+static void give_port(struct port *l)
+{
+    struct data_ports *ports = l->ports;
+
+    if (ports == NULL) {
+        port_end(l);
+        return;
+    }
+    pthread_mutex_lock(&ports->lock);
+    if (--l->users == 0) {
+        struct port **at = &ports->open;
+
+        while (*at != l)
+            at = &(*at)->next;
+        *at = l->next;
+        port_end(l);
+    }
+    pthread_mutex_unlock(&ports->lock);
+}
+
+/* ---- life ---- */
+
+int data_listener_new(struct data_listener **out, const struct data_listener_config *config,
+                      struct err *e)
+{
+    struct data_listener *l = calloc(1, sizeof *l);
+
+    if (l == NULL)
+        return err_sys(e, "getting memory for the data port");
+    l->config = *config;
+    if (take_port(&l->port, config, e) != 0) {
+        free(l);
+        return -1;
+    }
+    pthread_mutex_lock(&l->port->lock);
+    l->next = l->port->listeners;
+    l->port->listeners = l;
+    pthread_mutex_unlock(&l->port->lock);
+    *out = l;
+    return 0;
+}
+
+void data_listener_free(struct data_listener *l)
+{
+    struct data_listener **at;
+
+    if (l == NULL)
+        return;
+    pthread_mutex_lock(&l->port->lock);
+    for (at = &l->port->listeners; *at != l; at = &(*at)->next)
+        ;
+    *at = l->next;
+    while (l->answering)
+        pthread_cond_wait(&l->port->answered, &l->port->lock);
+    pthread_mutex_unlock(&l->port->lock);
+    give_port(l->port);
     free(l);
 }
 
 uint16_t data_listener_port(const struct data_listener *l)
 {
-    return l->port;
+    return l->port->number;
 }
 
 void data_listener_expect(struct data_listener *l, uint32_t connection)
 {
-    pthread_mutex_lock(&l->lock);
+    pthread_mutex_lock(&l->port->lock);
     for (size_t i = 0; i < LISTENER_EXPECTED_MAX; i++)
         if (l->expected[i] == 0) {
             l->expected[i] = connection;
             break;
         }
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_unlock(&l->port->lock);
 }
 
 void data_listener_forget(struct data_listener *l, uint32_t connection)
 {
-    take_expected(l, connection);
+    (void)may_come(l, connection);
 }
 
 uint64_t data_listener_strangers(struct data_listener *l)
 {
     uint64_t n;
 
-    pthread_mutex_lock(&l->lock);
-    n = l->strangers;
-    pthread_mutex_unlock(&l->lock);
+    pthread_mutex_lock(&l->port->lock);
+    n = l->port->strangers;
+    pthread_mutex_unlock(&l->port->lock);
     return n;
 }

@@ -3,7 +3,7 @@
  *
  * A peer is answered nothing until it has proved the session's secret for a connection that is
  * expected and was never used.  At most LISTENER_PENDING peers may be unproved at a time, each for
- * HANDSHAKE_MS; the oldest makes room for a new one.  It owns a thread, which does no disk I/O.
+ * HANDSHAKE_MS; the oldest makes room for a new one.  A port has a thread, which does no disk I/O.
  */
 #ifndef RECEIVER_STREAM_DATA_LISTENER_H
 #define RECEIVER_STREAM_DATA_LISTENER_H
@@ -13,13 +13,22 @@
 #include "protocol/wire/handshake.h"
 
 struct data_listener;
+struct data_ports;
 struct err;
+
+/*
+ * Sessions that run side by side share their ports: what listens on an address is one socket, and
+ * each peer is handed to the session that it proves.  Free it after all listeners.
+ */
+int data_ports_new(struct data_ports **out, struct err *e);
+void data_ports_free(struct data_ports *p); /* NULL is allowed */
 
 enum { LISTENER_PENDING = 16, LISTENER_EXPECTED_MAX = 64 };
 
 struct data_listener_config {
     const char *address;                 /* numeric */
     uint16_t port;                       /* 0: the first free of 31031, 44046, 8000 */
+    struct data_ports *ports;            /* shared with others; borrowed.  NULL: its own */
     const struct session_secret *secret; /* borrowed */
     uint8_t aead_set, mode_set;
     /*

@@ -150,13 +150,22 @@ static int lane_open(struct lane *l, struct err *e)
     return agent_session_stream_open(*t->session, id, &open, e);
 }
 
+static int pace(void *context, size_t payload_bytes, struct err *e)
+{
+    const struct lane *l = context;
+
+    return l->transfer->options->pace(l->transfer->options->context, payload_bytes, e);
+}
+
 static int lane_begin(struct lane *l, struct err *e)
 {
     struct sink_walk_config config = {
         .sink = l->disk->sink,
         .full = l->transfer->options->full,
-        .window_bytes = TRANSFER_WINDOW_BYTES,
+        .window_bytes = l->transfer->options->window_bytes != 0 ? l->transfer->options->window_bytes
+                                                                : TRANSFER_WINDOW_BYTES,
         .warn = warned,
+        .pace = l->transfer->options->pace != NULL ? pace : NULL,
         .context = l,
     };
 

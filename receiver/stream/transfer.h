@@ -54,6 +54,7 @@ struct transfer_options {
     enum transfer_channel channel;
     uint8_t compress;    /* as in stream_open */
     uint64_t rate_bytes; /* for all disks together; 0: no bound */
+    size_t window_bytes; /* data under way for each disk; 0: TRANSFER_WINDOW_BYTES */
     bool full;
     void *context;
     /*
@@ -66,6 +67,8 @@ struct transfer_options {
     int (*watch)(void *context, struct err *e);
     /* About every 200 ms for each disk under way, and once when it is done.  May be NULL. */
     void (*progress)(void *context, const struct transfer_disk *disk);
+    /* As in struct sink_walk_config: from the disks' threads.  May be NULL. */
+    int (*pace)(void *context, size_t payload_bytes, struct err *e);
     /* A line for the user.  May be NULL. */
     void (*notice)(void *context, const struct transfer_disk *disk, enum transfer_notice kind,
                    const char *text);

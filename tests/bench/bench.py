@@ -16,7 +16,6 @@ import report
 
 
 WARM_BYTES = 6 << 30       # more than the disk has
-WARM_PIECE = bytes(1 << 20)
 
 
 class Bench:
@@ -71,17 +70,6 @@ class Bench:
 
     # cases
 
-    def warm(self):
-        """Memory that a virtual machine has given back costs seconds for each GiB at its next use.
-
-        Whoever fills the target first would pay for all: so this does, before every copy.
-        """
-        path = os.path.join(self.work, "warm")
-        with open(path, "wb", buffering=0) as f:
-            for _ in range(WARM_BYTES >> 20):
-                f.write(WARM_PIECE)
-        os.unlink(path)
-
     def host_for(self, m):
         """ssh-dd needs a host that refuses foreign programs: version 8.0 of the look-alike."""
         if m.carrier == "ssh-dd" and "8.0" not in self.hosts:
@@ -92,7 +80,7 @@ class Bench:
     def mirror(self, m):
         host, folder = self.host_for(m), os.path.join(self.mirrors, "m")
         os.mkdir(folder)
-        self.warm()
+        cases.warm(self.work, WARM_BYTES)
         try:
             self.keep("mirrors", m.name, "first", host.mirror(m, folder, self.state))
             host.versions.touch()
@@ -122,7 +110,7 @@ class Bench:
     def firsts(self):
         for name, form in self.tools.first_forms().items():
             self.tools.clear()
-            self.warm()
+            cases.warm(self.work, WARM_BYTES)
             self.keep("tools", name, "first", self.tools.run(form))
             self.verify(name, self.tools.target)
         self.tools.clear()

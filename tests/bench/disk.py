@@ -30,11 +30,11 @@ def real_files():
                     yield path, os.path.getsize(path)
 
 
-def stage_files(stage):
+def stage_files(stage, file_bytes):
     """Link or copy files below stage until they are enough; the list of those left over."""
     total, left = 0, []
     for path, size in real_files():
-        if total + size > FILE_BYTES:
+        if total + size > file_bytes:
             left.append(path)
             continue
         place = stage + path
@@ -44,7 +44,7 @@ def stage_files(stage):
         except OSError:
             shutil.copyfile(path, place)
         total += size
-    if total < FILE_BYTES * 0.9:
+    if total < file_bytes * 0.9:
         raise SystemExit("bench: only %d MiB of files in %s" % (total >> 20, " ".join(TREES)))
     return left
 
@@ -115,7 +115,7 @@ def write_changes(folder, left):
         json.dump(runs, f)
 
 
-def build(folder):
+def build(folder, virtual_bytes=VIRTUAL_BYTES, file_bytes=FILE_BYTES):
     """Make what is missing in the cache folder."""
     if os.path.exists(os.path.join(folder, "changes.json")):
         return
@@ -124,11 +124,11 @@ def build(folder):
     old = os.path.join(folder, "old.raw")
     shutil.rmtree(stage, ignore_errors=True)
     os.makedirs(stage)
-    left = stage_files(stage)
+    left = stage_files(stage, file_bytes)
     if os.path.exists(old):
         os.unlink(old)
     with open(old, "wb") as f:
-        f.truncate(VIRTUAL_BYTES)
+        f.truncate(virtual_bytes)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-m", "1", "-N", "400000", "-d", stage, old],
                    check=True)
     shutil.rmtree(stage)

@@ -7,6 +7,7 @@
 # All figures go to results.jsonl in the cache folder, the newest report to RESULTS.md here.  Needs
 # root (the look-alike does), 5 GiB in $TMPDIR, 12 GiB of tmpfs in /dev/shm, and for comparison
 # rsync nbdkit libnbd-bin qemu-utils zstd: what is not installed is left out and named.
+# repo.sh is the same for repositories.
 set -eu
 export LC_ALL=C.UTF-8
 
@@ -22,6 +23,6 @@ done
 if [ $make = yes ]; then
     cmake -S "$top" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON >/dev/null
     cmake --build "$build" --parallel "$(nproc)" --target vmferry static_agent bench_limits \
-        lookalike-shim lookalike-init lookalike-login lookalike-pam >/dev/null
+        repo_grow lookalike-shim lookalike-init lookalike-login lookalike-pam >/dev/null
 fi
-exec python3 -B "$top/tests/bench/bench.py" --programs "$build/bin" "$@"
+exec python3 -B "$top/tests/bench/${BENCH_PROGRAM:-bench.py}" --programs "$build/bin" "$@"

@@ -2,11 +2,6 @@
  * Two blocks that a guest can choose so that XXH3-64 and XXH3-128 without a secret are equal: the
  * digest is keyed with a secret that the guest does not know, so a change from one to the other is
  * seen, sent and stored.
- *
- * Why such pairs are easy: for long inputs each 8 bytes of data, XORed with a public key, add
- * low32 * high32 to one lane of the state and the data itself to its neighbour.  Where low32 of the
- * data is that of the key the product is 0 whatever high32 is.  Two such words of one lane, one
- * raised and the other lowered by the same amount in their high halves, leave all sums as they are.
  */
 #include "tests/unit/cmocka_all.h"
 
@@ -16,32 +11,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "protocol/block/digest.h"
+#include "tests/faults/collision.h"
 #include "tests/unit/mirror/fixture.h"
-
-enum { STRIPE_BYTES = 64, STRIPE_KEY_STEP = 8 };
-
-static uint64_t key_of(size_t stripe)
-{
-    uint64_t key;
-
-    memcpy(&key, XXH3_kSecret + stripe * STRIPE_KEY_STEP, sizeof key);
-    return key;
-}
-
-/* Words of lane 0 in the first two stripes of a block. */
-static void make_pair(uint8_t *a, uint8_t *b, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i++)
-        a[i] = b[i] = (uint8_t)(i * 131 + i / 256);
-    for (size_t stripe = 0; stripe < 2; stripe++) {
-        uint64_t word = (key_of(stripe) & UINT32_MAX) | UINT64_C(0x1234567800000000);
-        uint64_t other = stripe == 0 ? word + (UINT64_C(77) << 32) : word - (UINT64_C(77) << 32);
-
-        memcpy(a + stripe * STRIPE_BYTES, &word, sizeof word);
-        memcpy(b + stripe * STRIPE_BYTES, &other, sizeof other);
-    }
-}
 
 static void the_pair_is_one(void **state)
 {
@@ -49,7 +20,7 @@ static void the_pair_is_one(void **state)
     XXH128_hash_t x, y;
 
     (void)state;
-    make_pair(a, b, BLOCK);
+    collision_make(a, b, BLOCK);
     assert_memory_not_equal(a, b, BLOCK);
     assert_true(XXH3_64bits(a, BLOCK) == XXH3_64bits(b, BLOCK));
     x = XXH3_128bits(a, BLOCK);
@@ -73,7 +44,7 @@ static void a_change_between_the_two_is_sent(void **state)
         uint8_t pair[2][BLOCK];
         struct walk w = { 0 };
 
-        make_pair(pair[0], pair[1], BLOCK);
+        collision_make(pair[0], pair[1], BLOCK);
         memcpy(d->data + 3 * BLOCK, pair[round % 2], BLOCK);
         memcpy(d->data + 5 * BLOCK, pair[round / 2], BLOCK);
         assert_ok(host_run(&h, &w, &number, &e), &e);

@@ -415,6 +415,9 @@ def others():
     put("sink_stream", "odd-end", bytes((0x45,) + all_read + (1, 0xF2, 3, 1)))
     put("sink_stream", "plans", bytes((0x17,)) + bytes((0, 15) + (0x11, 0x10) * 8) * 20)
     put("sink_stream", "damaged", bytes((0x02,) + all_read + (2, 15, 9, 3, 0, 1, 0, 1, 0, 0, 6, 1, 2, 8, 9)))
+    put("sink_stream", "asked", bytes((0x84,) + all_read + (7, 1, 0, 1, 8, 1, 0, 1, 1, 0xF2, 3, 0)))
+    put("sink_stream", "known-unasked", bytes((0x84,) + all_read + (8, 1, 0, 1)))
+    put("sink_stream", "asked-oddly", bytes((0x94,) + all_read + (7, 3, 0x40, 0x88, 0x3C, 2, 7, 0, 0, 8, 0, 0)))
     put("sink_stream", "raw", bytes((0x02, 4, 2, 1, 8, 0)) + b"\1" * 8)
     full = (0, 0, 0, 2, 0, 0, 0, 3, 0, 5, 0, 0xFF, 0xFF, 5, 4, 0xFF, 0xFF)
     put("source_stream", "full", bytes(full + (6, 0)))
@@ -427,6 +430,10 @@ def others():
     put("source_stream", "big", bytes((0, 0, 0)) + bytes((2, 6, 8, 0)) * 12)
     for n in range(3):
         put("source_stream", f"repeat-{n}", bytes((0, 0, 0, 2, 0, 0, 0, 11, 255, n, 0x25, 0, 0)))
+    put("source_stream", "asking", bytes((0, 0, 0, 2, 0, 0, 0, 12, 2, 3, 0, 13, 1, 1, 2, 5, 4, 0xFF, 0xFF, 13, 0, 9, 6, 0)))
+    put("source_stream", "asking-slow", bytes((0, 0, 0, 0x82, 0x20, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0,
+                                               0, 0, 12, 1, 3, 0, 12, 0, 13, 0x19, 1)))
+    put("source_stream", "answer-unasked", bytes((0, 0, 0, 2, 0, 0, 0, 13, 0x18, 4)))
     put("source_stream", "hint", bytes((0, 2, 0, 2, 0, 0, 2, 4, 2, 3, 0, 4, 6, 5, 4, 0xFF, 0xFF, 6, 0)))
     vast = (0, 12, 0, 2, 0, 0, 12)
     put("source_stream", "vast", bytes(vast + (3, 1, 5, 4, 0xFF, 0xFF)))

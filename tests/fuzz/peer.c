@@ -78,7 +78,7 @@ void peer_send(struct peer *p, const uint8_t *payload, size_t bytes)
 
 void peer_hello(struct peer *p)
 {
-    struct msg_hello hello = { .version_min = PROTOCOL_VERSION,
+    struct msg_hello hello = { .version_min = PROTOCOL_VERSION_MIN,
                                .version_max = PROTOCOL_VERSION,
                                .connection = p->connection };
 

@@ -27,6 +27,8 @@ struct source_end {
     bool free; /* the input said something itself: what the sink holds is not known here */
     struct msg_end totals;
     struct tree_node node;
+    uint8_t library[3 * BLOCK]; /* what the sink's store has anyway */
+    uint64_t asked;             /* questions were about blocks up to here */
 };
 
 static int hear_control(void *context, struct hub *h, const struct message_header *header,
@@ -192,14 +194,64 @@ static void say_unsealed(struct source_end *s, struct pull *p)
     s->peer.send.counter += pull_u8(p); /* the next records are of another place */
 }
 
+/* Questions about blocks that the store has, or not, or not so. */
+static void say_ask(struct source_end *s, struct pull *p)
+{
+    uint8_t tail[8 * ASK_BYTES], id[ASK_ID_BYTES], kind = pull_u8(p);
+    struct push out = { .at = tail, .left = sizeof tail };
+    struct msg_ask m = { .tail = tail };
+
+    if (s->asked < s->at)
+        s->asked = s->at;
+    for (unsigned i = 0; i <= (kind & 7); i++) {
+        uint8_t which = pull_u8(p);
+        const uint8_t *block = s->library + (size_t)(which & 3) % 3 * BLOCK;
+        struct digest d = digest_of(&s->sink.sink.secret, block, BLOCK);
+
+        ask_id_of(s->sink.sink.ask_key, block, BLOCK, id);
+        id[7] ^= (which & 4) != 0;
+        d.b[7] ^= (which & 8) != 0;
+        s->asked += (uint64_t)(which >> 6) * BLOCK;
+        push_u64(&out, s->asked + ((which & 48) == 48 ? 512 : 0));
+        push_copy(&out, d.b, sizeof d.b);
+        push_copy(&out, id, sizeof id);
+        s->asked += BLOCK;
+    }
+    m.tail_bytes = sizeof tail - out.left;
+    s->free = true; /* what becomes of it is compared with the root at the end */
+    s->totals.sent_bytes += m.tail_bytes;
+    peer_say_ask(&s->peer, STREAM, &m);
+}
+
+/* Blocks of the library in their places, as an honest source tells of them. */
+static void say_known(struct source_end *s, struct pull *p)
+{
+    uint8_t kind = pull_u8(p);
+    struct msg_run m = { .offset_bytes = s->at, .kind = RUN_KNOWN };
+    struct err e;
+
+    m.length_bytes = min_u64((uint64_t)(1 + (kind & 3)) * BLOCK, s->capacity - s->at);
+    for (uint64_t i = 0; i < m.length_bytes; i += BLOCK) {
+        uint8_t which = pull_u8(p);
+        struct digest d =
+            digest_of(&s->sink.sink.secret, s->library + (size_t)(which & 3) % 3 * BLOCK, BLOCK);
+
+        tree_add(s->tree, &d, 1, &e);
+    }
+    s->free = true;
+    s->totals.data_bytes += m.length_bytes;
+    s->at += m.length_bytes;
+    peer_say_run(&s->peer, STREAM, &m);
+}
+
 static void run(struct source_end *s, struct pull *p)
 {
     static void (*const words[])(struct source_end *, struct pull *) = {
-        say_plan, say_run, say_data, say_end, say_raw, say_credit, say_unsealed,
+        say_plan, say_run, say_data, say_end, say_raw, say_credit, say_unsealed, say_ask, say_known,
     };
 
     while (p->left > 0 && !p->spent && !s->peer.over) {
-        words[pull_u8(p) % 7](s, p);
+        words[pull_u8(p) % 9](s, p);
         peer_turn(&s->peer, TURNS);
     }
     peer_turn(&s->peer, 3 * TURNS);
@@ -220,7 +272,31 @@ static void prepare(struct source_end *s, struct pull *p)
     memory_sink_init(&s->sink, bytes, s->capacity, BLOCK);
     if ((shape & 0x20) != 0)
         memory_sink_learn(&s->sink);
+    for (size_t i = 0; i < sizeof s->library; i++)
+        s->library[i] = (uint8_t)(i / BLOCK * 40 + i % 31 + 1);
+    if ((shape & 0x80) != 0)
+        memory_sink_ask(&s->sink, ASKING_ALWAYS, s->library, sizeof s->library);
     FUZZ_CHECK(tree_new(&s->tree, &s->sink.sink.secret, s->capacity, BLOCK, &e) == 0);
+}
+
+/* What the sink has is what both ends called a whole disk. */
+static void check_root(struct source_end *s)
+{
+    struct digest root;
+    struct tree *t;
+    struct err e;
+
+    if (!s->sink.ended)
+        return;
+    FUZZ_CHECK(tree_new(&t, &s->sink.sink.secret, s->capacity, BLOCK, &e) == 0);
+    for (uint64_t at = 0; at < s->capacity; at += BLOCK) {
+        struct digest d =
+            digest_of(&s->sink.sink.secret, s->sink.bytes + at, min_u64(BLOCK, s->capacity - at));
+
+        FUZZ_CHECK(tree_add(t, &d, 1, &e) == 0);
+    }
+    FUZZ_CHECK(tree_root(t, &root, &e) == 0 && digest_equal(&root, &s->sink.root));
+    tree_free(t);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -257,6 +333,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     FUZZ_CHECK(s->free || (s->sink.position <= s->at &&
                            memcmp(s->sink.bytes, s->disk, s->sink.position) == 0));
     FUZZ_CHECK(!s->sink.ended || s->sink.position == s->capacity);
+    check_root(s);
     stream_end(stream);
     hub_free(hub);
     sink_walk_free(walk);

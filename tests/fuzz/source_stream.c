@@ -30,6 +30,8 @@ struct sink_end {
     bool watched;           /* those two count: the stream is one whose end would be heard of */
     bool ended;
     uint8_t root[DIGEST_BYTES];
+    uint16_t questions[256]; /* how many blocks each is about; the newest ones */
+    size_t asked, answered;
 };
 
 static void hear(void *context, const struct message_header *h, const uint8_t *body, size_t bytes)
@@ -54,6 +56,12 @@ static void hear(void *context, const struct message_header *h, const uint8_t *b
         while (p.left > 0)
             s->planned += pull_u64(&p) >> 2;
         FUZZ_CHECK(s->planned <= VAST_BYTES);
+    } else if (h->type == MSG_ask && h->stream == s->stream) {
+        struct msg_ask ask;
+
+        FUZZ_CHECK(msg_ask_decode(&ask, body, bytes, &e) == 0);
+        FUZZ_CHECK(ask.tail_bytes > 0 && ask.tail_bytes % ASK_BYTES == 0);
+        s->questions[s->asked++ % 256] = (uint16_t)(ask.tail_bytes / ASK_BYTES);
     } else if (h->type == MSG_end && h->stream == s->stream) {
         FUZZ_CHECK(msg_end_decode(&end, body, bytes, &e) == 0);
         memcpy(s->root, end.root, sizeof s->root);
@@ -184,6 +192,7 @@ static void say_stream_open(struct sink_end *s, struct pull *p)
     s->planned = s->held = m.from_bytes;
     s->ended = false;
     s->granted = s->used = 0;
+    s->asked = s->answered = 0;
     s->watched = m.connection == CONTROL_CONNECTION;
     peer_say_stream_open(&s->control, s->stream, &m);
 }
@@ -244,6 +253,38 @@ static void say_finished(struct sink_end *s, struct pull *p)
     memcpy(m.root, s->root, sizeof m.root);
     m.root[0] ^= kind & 1;
     peer_say_finished(link_for(s, kind), s->stream, &m);
+}
+
+static void say_asking(struct sink_end *s, struct pull *p)
+{
+    uint8_t kind = pull_u8(p);
+    struct msg_asking m = { .when = kind & 3, .key = { kind } };
+
+    peer_say_asking(link_for(s, kind), s->stream, &m);
+}
+
+/* The answer to the next question, or one that is not quite that. */
+static void say_answer(struct sink_end *s, struct pull *p)
+{
+    uint8_t tail[16 * 4], kind = pull_u8(p);
+    struct push out = { .at = tail, .left = sizeof tail };
+    struct msg_answer m = { .tail = tail };
+    uint32_t left = s->questions[s->answered % 256];
+
+    if (s->answered < s->asked)
+        s->answered++;
+    for (unsigned i = 0; i < 15 && left > 0; i++) {
+        uint32_t run = 1 + (pull_u8(p) & 7u);
+
+        if (run > left || i == 14)
+            run = left;
+        push_u32(&out, run << 1 | ((i ^ kind) & 1u));
+        left -= run;
+    }
+    if ((kind & 0x18) == 0x18)
+        push_u32(&out, pull_u8(p));
+    m.tail_bytes = sizeof tail - out.left;
+    peer_say_answer(link_for(s, kind), s->stream, &m);
 }
 
 static void say_dial(struct sink_end *s, struct pull *p)
@@ -324,14 +365,15 @@ static void turn(struct sink_end *s, unsigned turns)
 static void run(struct sink_end *s, struct pull *p)
 {
     static void (*const words[])(struct sink_end *, struct pull *) = {
-        say_disk_open, say_disk_holes, say_stream_open,  say_held, say_nodes, say_credit,
-        say_finished,  say_dial,       say_second_hello, say_raw,  cut,       repeat,
+        say_disk_open, say_disk_holes, say_stream_open, say_held,         say_nodes,
+        say_credit,    say_finished,   say_dial,        say_second_hello, say_raw,
+        cut,           repeat,         say_asking,      say_answer,
     };
 
     while (p->left > 0 && !p->spent && !s->control.over) {
         uint8_t word = pull_u8(p);
 
-        words[(word & 0x7f) % 12](s, p);
+        words[(word & 0x7f) % 14](s, p);
         if ((word & 0x80) == 0) /* else the next word comes at the same time */
             turn(s, TURNS);
     }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the repositories good-plain and good-sealed (passphrase `vector`), from receiver/repo/FORMAT.md alone: a
+"""Write the repositories good-plain and good-sealed (passphrase `vector`), and asking.txt, from receiver/repo/FORMAT.md alone: a
 second implementation, so that the text is known to be enough.  Needs libxxhash, libsodium and libzstd at run
 time; nonces and keys are fixed, so that the result is always the same.  Run it in this folder."""
 import ctypes
@@ -174,6 +174,21 @@ def make(folder, sealed):
                SECRET + struct.pack("<QQ", 2, TIME) + spine)
     r.document(9, "epoch/0000000004", b"")
     r.document(6, f"retired/{vm.hex()}/0000000006", b"")
+    r.document(11, "verified/" + "ee" * 16, struct.pack("<I", 2) + bytes([0xab]) * 16 + struct.pack("<QQ", 0, TIME + 9) +
+               vm + struct.pack("<QQ", 1, TIME + 7))
+
+
+def asking(sealed):
+    """What host-uuid may ask for in that repository: a line of asking.txt."""
+    r = Repository.__new__(Repository)
+    r.sealed = sealed
+    text_of_key = b"ask\0" + REPOSITORY + b"host-uuid\0"
+    key = hmac.new(NAME_KEY, text_of_key, "sha256").digest() if sealed else hashlib.sha256(text_of_key).digest()
+    words = ["good-sealed" if sealed else "good-plain", "host-uuid", key.hex()]
+    for block in (bytes(i % 251 for i in range(BLOCK)), b"\x5a" * BLOCK, b"e" * 512):
+        ask_id = hashlib.blake2b(hashlib.sha256(block).digest(), digest_size=32, key=key).digest()
+        words += [r.id(block).hex(), ask_id.hex(), digest(block).hex()]
+    return " ".join(words) + "\n"
 
 
 if __name__ == "__main__":
@@ -181,3 +196,5 @@ if __name__ == "__main__":
     sodium.sodium_init()
     make("good-plain", False)
     make("good-sealed", True)
+    with open("asking.txt", "w", encoding="ascii") as out:
+        out.write(asking(False) + asking(True))

@@ -49,6 +49,13 @@ class RepoCalls:
 
     keys = ()
 
+    def secret(self, name, text):
+        path = self.path(name)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w",
+                  encoding="ascii") as f:
+            f.write(text + "\n")
+        return path
+
     def init(self, *options, code=0):
         return self.vmferry("init", "--json", "--repo", self.repo, *options, code=code)
 
@@ -116,13 +123,6 @@ class LocalTest(unittest.TestCase, RepoCalls):
     def disk(self, name="disk", size=24 * MB, seed=1, pieces=None):
         pieces = pieces if pieces is not None else [(0, 6 * MB), (10 * MB + 5000, 3 * MB)]
         return write_raw(self.path(name), size, pieces, seed)
-
-    def secret(self, name, text):
-        path = self.path(name)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w",
-                  encoding="ascii") as f:
-            f.write(text + "\n")
-        return path
 
     def small(self, size, name="small"):
         """A tmpfs of its own."""

@@ -72,6 +72,12 @@ class On67(HostTest):
         self.assertEqual((self.generations(), self.packs()), ([], []))
         self.assertEqual(sorted(set(os.listdir(self.repo)) - {"locks"}),
                          sorted(set(before) - {"locks"}))
+        self.assertEqual(r.vm()["change_source"], "full")
+        self.backup("web 01")
+        r = self.backup("web 01", "--dry-run")
+        self.assertIn("parent generation 1", r.err)
+        self.assertEqual((r.vm()["change_source"], r.disk()["capacity"]), ("digest", 16 * MB))
+        self.assertEqual(len(self.generations()), 1)
 
     def test_left_out_disk(self):
         self.add_vm(disks=[self.disk_of(8 * MB), self.disk_of(8 * MB, seed=2)])

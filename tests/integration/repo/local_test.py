@@ -60,6 +60,35 @@ class Backups(LocalTest):
         self.assertEqual(r.total("stored") < 2 * BLOCK, True, str(r))
         self.assert_restores("web@2", a)
 
+    def everything(self):
+        found = {}
+        for folder, names, files in os.walk(self.repo):
+            found[folder] = sorted(names)
+            found.update({os.path.join(folder, n): os.stat(os.path.join(folder, n)).st_mtime_ns
+                          for n in files})
+        return found
+
+    def test_dry_run(self):
+        """It names the parent and changes nothing."""
+        self.init()
+        a, b = self.disk("a"), self.disk("b", 5 * MB, 2, [(0, MB)])
+        was = self.everything()
+        r = self.store("web=" + a, "--dry-run")
+        self.assertEqual((r.vm()["outcome"], r.vm()["change_source"], r.disk()["capacity"]),
+                         ("skipped", "full", 24 * MB))
+        self.assertIn("no parent", r.err)
+        self.assertEqual(self.everything(), was)
+        self.store("web=" + a)
+        self.store("web=" + a)
+        was = self.everything()
+        r = self.store("web=" + a, "web=" + b, "--dry-run")
+        self.assertEqual(r.vm()["change_source"], "digest")
+        self.assertIn("parent generation 2", r.err)
+        self.assertIn("scsi0:1: the parent does not have it", r.err)
+        r = self.store("web=" + a, "--dry-run", "--full")
+        self.assertEqual(r.vm()["change_source"], "full")
+        self.assertEqual(self.everything(), was)
+
     def test_full(self):
         self.init()
         a = self.disk("a")
@@ -129,7 +158,7 @@ class Backups(LocalTest):
     def test_changed_while_read(self):
         """An image that somebody writes to is no generation."""
         self.init()
-        a = self.disk("a", 200 * MB, pieces=[(0, 200 * MB)])
+        a = self.disk("a", 60 * MB, pieces=[(0, 60 * MB)])
         running = harness.Running(self.command("backup", "--json", "--compress", "19", "--repo",
                                                self.repo, "--file", "web=" + a))
         running.wait_sent(MB)

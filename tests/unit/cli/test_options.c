@@ -58,6 +58,7 @@ static void without_options_the_defaults_hold(void **state)
     assert_true(o.min_free.is_share);
     assert_int_equal(o.min_free.percent, 10);
     assert_int_equal(o.compress, COMPRESS_AUTO);
+    assert_int_equal(o.ask_first, ASKING_SLOW);
     assert_int_equal(o.bwlimit, 0);
     assert_int_equal(o.quiesce, QUIESCE_TRY);
     assert_int_equal(o.data.channel, DATA_AUTO);
@@ -138,6 +139,10 @@ static void every_value_is_taken(void **state)
     assert_int_equal(o.read_data_n, 7);
     assert_int_equal(parse("mirror --block-size 256k"), 0);
     assert_int_equal(o.block_bytes, 256 << 10);
+    assert_int_equal(parse("backup --ask-first yes"), 0);
+    assert_int_equal(o.ask_first, ASKING_ALWAYS);
+    assert_int_equal(parse("backup --ask-first no"), 0);
+    assert_int_equal(o.ask_first, ASKING_NEVER);
     assert_int_equal(parse("mirror --compress none"), 0);
     assert_int_equal(o.block_bytes, 0);
     assert_int_equal(o.compress, 0);
@@ -180,6 +185,7 @@ static void a_wrong_option_is_a_usage_error_that_names_it(void **state)
         { "mirror --compress 20", "--compress" },
         { "mirror --compress 0", "--compress" },
         { "mirror --compress fast", "--compress" },
+        { "backup --ask-first always", "--ask-first" },
         { "mirror --quiesce yes", "try, require, no" },
         { "mirror --data-channel udp", "auto, tcp, ssh" },
         { "mirror --data-security none", "encrypt, auth" },

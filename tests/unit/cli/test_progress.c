@@ -236,6 +236,49 @@ static void more_disks_than_rows_do_not_scroll_the_screen(void **state)
     free(text);
 }
 
+static void several_vms_have_their_own_lines(void **state)
+{
+    char *text = NULL;
+    size_t bytes, before;
+    FILE *out = open_memstream(&text, &bytes);
+    struct progress_options o = {
+        .draw = true, .out = out, .columns = 80, .rows = 24, .clock_ms = test_clock
+    };
+    struct disk_progress d = disk_at(GIB), long_work = disk_at(GIB);
+    struct progress *p;
+
+    (void)state;
+    now_ms = 5000;
+    assert_int_equal(progress_open(&p, &o, NULL), 0);
+    progress_step(p, "web01", "starting the transfer");
+    progress_step(p, "db01", "taking the snapshot");
+    progress_step(p, "web01", "removing the snapshot"); /* in place of its earlier one */
+    progress_disk(p, &d);
+    long_work.vm = "db01";
+    long_work.what = "re-digesting disk-scsi0-0.raw";
+    now_ms += 200;
+    progress_disk(p, &long_work);
+    fflush(out);
+    assert_non_null(strstr(text, "\x1b[2A\x1b[J"
+                                 "web01: removing the snapshot\n"
+                                 "db01: taking the snapshot\n"
+                                 "web01 scsi0:0"));
+    assert_non_null(strstr(text, "db01: re-digesting disk-scsi0-0.raw"));
+    before = bytes;
+    progress_vm_done(p, "web01");
+    fflush(out);
+    assert_null(strstr(text + before, "web01"));
+    assert_non_null(strstr(text + before, "\x1b[4A\x1b[Jdb01: taking the snapshot\n"
+                                          "db01: re-digesting"));
+    before = bytes;
+    progress_vm_done(p, "db01");
+    fflush(out);
+    assert_string_equal(text + before, "\r\x1b[2A\x1b[J");
+    progress_close(p);
+    fclose(out);
+    free(text);
+}
+
 static void json_gets_each_disk_once_a_second_and_its_end(void **state)
 {
     char *text = NULL;
@@ -279,6 +322,7 @@ int main(void)
         cmocka_unit_test(without_a_terminal_a_line_comes_every_ten_seconds),
         cmocka_unit_test(nobody_sees_anything_unless_asked_for),
         cmocka_unit_test(more_disks_than_rows_do_not_scroll_the_screen),
+        cmocka_unit_test(several_vms_have_their_own_lines),
         cmocka_unit_test(json_gets_each_disk_once_a_second_and_its_end),
     };
 

@@ -124,7 +124,7 @@ static void every_fault_leaves_all_or_nothing(void **state)
             assert_true(nth > 4);
             break;
         }
-        assert_int_equal(e.code, ERR_SOURCE);
+        assert_int_equal(e.code, ERR_SYSTEM);
         assert_int_equal(count_entry(p), 1);
         /* Only the fsync of the folder comes after the rename. */
         if (nth < 5)

@@ -30,9 +30,10 @@ static int on_proved(void *context, int fd, const struct handshake_keys *keys)
     return 0;
 }
 
-static void scene_new(struct scene *s)
+static void scene_new_at(struct scene *s, struct data_ports *ports)
 {
     struct data_listener_config config = { .address = "127.0.0.1", .secret = &s->secret,
+                                           .ports = ports,
                                            .mode_set = RECORD_MODE_SET_ALL,
                                            .proved = on_proved, .context = s };
     struct err e = { 0 };
@@ -42,6 +43,11 @@ static void scene_new(struct scene *s)
     config.aead_set = aead_openssl_offer();
     if (data_listener_new(&s->listener, &config, &e) != 0)
         fail_msg("%s", e.text);
+}
+
+static void scene_new(struct scene *s)
+{
+    scene_new_at(s, NULL);
 }
 
 static int dial(struct scene *s)
@@ -128,6 +134,50 @@ static void silent_peers_do_not_keep_the_agent_out(void **state)
     data_listener_free(s.listener);
 }
 
+/* Each connection goes to the session that it proves, and no session takes another's. */
+static void sessions_share_a_port(void **state)
+{
+    enum { SESSIONS = 6 }; /* more than there are usual ports */
+    uint8_t m1[HANDSHAKE_M1_BYTES], again[HANDSHAKE_M1_BYTES];
+    struct scene s[SESSIONS];
+    struct data_ports *ports;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(data_ports_new(&ports, &e), 0);
+    for (size_t i = 0; i < SESSIONS; i++) {
+        scene_new_at(&s[i], ports);
+        assert_int_equal(data_listener_port(s[i].listener), data_listener_port(s[0].listener));
+        data_listener_expect(s[i].listener, 1);
+    }
+    make_m1(&s[2], 1, m1);
+    assert_int_equal(answer_to(&s[2], m1, sizeof m1), HANDSHAKE_M2_BYTES);
+    assert_int_equal(s[2].proved, 1);
+    make_m1(&s[2], 1, m1); /* burnt here; that it is expected elsewhere does not help */
+    assert_int_equal(answer_to(&s[2], m1, sizeof m1), 0);
+    /* An M1 under another session's id is not proved by that session's key. */
+    make_m1(&s[3], 1, m1);
+    make_m1(&s[4], 1, again);
+    for (size_t at = 0; at + SESSION_ID_BYTES <= sizeof m1; at++)
+        if (memcmp(m1 + at, s[3].secret.id, SESSION_ID_BYTES) == 0)
+            memcpy(m1 + at, s[4].secret.id, SESSION_ID_BYTES);
+    assert_int_equal(answer_to(&s[3], m1, sizeof m1), 0);
+    /* One session's end leaves the port to the others, and takes what it expected with it. */
+    make_m1(&s[5], 1, m1);
+    data_listener_free(s[5].listener);
+    assert_int_equal(answer_to(&s[4], m1, sizeof m1), 0);
+    assert_int_equal(answer_to(&s[4], again, sizeof again), HANDSHAKE_M2_BYTES);
+    make_m1(&s[3], 1, m1);
+    assert_int_equal(answer_to(&s[3], m1, sizeof m1), HANDSHAKE_M2_BYTES);
+    assert_int_equal(s[3].proved + s[4].proved + s[5].proved + s[0].proved, 2);
+    for (size_t i = 0; i + 1 < SESSIONS; i++)
+        data_listener_free(s[i].listener);
+    /* Nobody is left: the next one opens it anew. */
+    scene_new_at(&s[0], ports);
+    data_listener_free(s[0].listener);
+    data_ports_free(ports);
+}
+
 static void a_late_peer_is_closed(void **state)
 {
     uint8_t m1[HANDSHAKE_M1_BYTES];
@@ -148,6 +198,7 @@ int main(void)
         cmocka_unit_test(strangers_hear_nothing),
         cmocka_unit_test(silent_peers_do_not_keep_the_agent_out),
         cmocka_unit_test(a_late_peer_is_closed),
+        cmocka_unit_test(sessions_share_a_port),
     };
 
     signal(SIGPIPE, SIG_IGN);

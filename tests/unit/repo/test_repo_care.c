@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "protocol/base/bytes.h"
+#include "receiver/repo/repo_verified.h"
 #include "receiver/storage/storage_memory.h"
 #include "tests/unit/repo/collect.h"
 
@@ -269,6 +271,99 @@ static void an_index_is_made_again_from_its_pack(void **state)
     bytes_free(&now);
 }
 
+static uint64_t verified_time(struct repo *r, const struct repo_key *key, uint64_t number)
+{
+    struct repo_verified v;
+    uint64_t time;
+    struct err e;
+
+    assert_ok(repo_verified_load(r, &v, &e), &e);
+    time = repo_verified_time(&v, key, number);
+    repo_verified_free(&v);
+    return time;
+}
+
+/* The newest time counts, what is gone is forgotten, and a damaged document says nothing. */
+static void times_of_verification_are_kept(void **state)
+{
+    struct scene *f = *state;
+    struct repo_verified_item items[3];
+    struct storage_list *list;
+    struct storage_item there;
+    struct repo_pack *packs;
+    struct repo *r;
+    size_t count;
+    struct err e;
+
+    back_up_with(f, 1, 1);
+    back_up_with(f, 2, 2);
+    assert_ok(open_repo(f->s, NULL, NULL, REPO_SHARED, &f->h, &r, &e), &e);
+    assert_ok(repo_packs(r, &packs, &count, &e), &e);
+    items[0] = (struct repo_verified_item){ packs[0].key, 0, 1000 };
+    items[1] = (struct repo_verified_item){ only_vm(r), 1, 1000 };
+    items[2] = (struct repo_verified_item){ only_vm(r), 9, 1000 }; /* there is none */
+    assert_ok(repo_verified_note(r, items, 3, &e), &e);
+    items[1].time = 900;
+    items[2].number = 2;
+    items[2].time = 800;
+    assert_ok(repo_verified_note(r, items + 1, 2, &e), &e);
+    assert_int_equal(count_objects(f->s, "verified/", NULL), 1);
+    assert_int_equal(verified_time(r, &packs[0].key, 0), 1000);
+    assert_int_equal(verified_time(r, &items[1].key, 1), 1000);
+    assert_int_equal(verified_time(r, &items[1].key, 2), 800);
+    assert_int_equal(verified_time(r, &items[1].key, 9), 0);
+    assert_ok(repo_forget(r, &items[1].key, 1, &e), &e);
+    items[0].time = 2000;
+    assert_ok(repo_verified_note(r, items, 1, &e), &e);
+    assert_int_equal(verified_time(r, &items[1].key, 1), 0);
+    assert_int_equal(verified_time(r, &packs[0].key, 0), 2000);
+
+    assert_ok(storage_list(f->s, "verified/", &list, &e), &e);
+    assert_int_equal(storage_next(list, &there, &e), 1);
+    storage_list_end(list);
+    assert_ok(storage_remove(f->s, there.name, &e), &e);
+    assert_ok(storage_put(f->s, there.name, "rubbish", 7, &e), &e);
+    assert_int_equal(verified_time(r, &packs[0].key, 0), 0);
+    assert_ok(repo_verified_note(r, items, 1, &e), &e);
+    assert_int_equal(verified_time(r, &packs[0].key, 0), 2000);
+    free(packs);
+    repo_close(r);
+}
+
+static void old_partials_are_dropped(void **state)
+{
+    struct scene *f = *state;
+    struct backup b = { .stop_before_commit = true };
+    uint64_t removed, now = (uint64_t)time(NULL);
+    size_t count;
+    struct repo_key vm;
+    struct repo *r;
+
+    back_up_with(f, 1, 1);
+    for (uint64_t i = 2; i < 40; i++)
+        disk_set(&f->h.disks[0], i, (unsigned)i);
+    assert_ok(back_up(f->s, &f->h, &b, &f->e), &f->e);
+    count = count_objects(f->s, "partial/", NULL);
+    assert_true(count > 0);
+    assert_ok(open_repo(f->s, NULL, NULL, REPO_SHARED, &f->h, &r, &f->e), &f->e);
+    assert_int_equal(repo_partials_drop(r, now + 100, &removed, &f->e), -1);
+    assert_int_equal(f->e.code, ERR_REFUSED);
+    repo_close(r);
+    r = open_exclusive(f, &vm);
+    assert_ok(repo_partials_drop(r, now - 1000, &removed, &f->e), &f->e);
+    assert_int_equal(removed, 0);
+    assert_int_equal(count_objects(f->s, "partial/", NULL), count);
+    assert_ok(repo_partials_drop(r, now + 100, &removed, &f->e), &f->e);
+    assert_int_equal(removed, count);
+    assert_int_equal(count_objects(f->s, "partial/", NULL), 0);
+    repo_close(r);
+    /* The next run starts anew, and is whole. */
+    b = (struct backup){ 0 };
+    assert_ok(back_up(f->s, &f->h, &b, &f->e), &f->e);
+    assert_false(b.walk.resumed);
+    assert_generation(f->s, &f->h, 2, NULL);
+}
+
 static void only_who_is_alone_removes(void **state)
 {
     struct scene *f = *state;
@@ -280,7 +375,8 @@ static void only_who_is_alone_removes(void **state)
     assert_int_equal(f->e.code, ERR_REFUSED);
     assert_ok(repo_reserve_drop(r, &f->e), &f->e);
     assert_int_equal(count_objects(f->s, "reserve", NULL), 0);
-    assert_ok(repo_reserve_restore(r, &f->e), &f->e);
+    assert_int_equal(repo_reserve_restore(r, &f->e), 1);
+    assert_int_equal(repo_reserve_restore(r, &f->e), 0);
     assert_int_equal(count_objects(f->s, "reserve", NULL), 1);
     repo_close(r);
 }
@@ -294,6 +390,8 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(damaged_blocks_are_set_aside_and_heal, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_index_is_made_again_from_its_pack, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(old_partials_are_dropped, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(times_of_verification_are_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_who_is_alone_removes, set_up, tear_down),
     };
 

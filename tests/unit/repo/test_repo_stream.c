@@ -52,7 +52,12 @@ struct play {
     struct pair pair;
     struct memory_source source;
     uint8_t *disk;
-    uint64_t sent; /* bytes of blocks, in the last round */
+    const char *host, *uuid; /* of the VM */
+    uint8_t ask_when;
+    /* of the last round */
+    struct repo_key vm;
+    uint64_t sent, known; /* bytes of blocks; those of them that were asked for and known */
+    struct repo_disk_result result;
 };
 
 /* One opening, cut after a while if asked; whether the stream came to its end. */
@@ -86,9 +91,9 @@ static void commit(struct repo_run *run, uint64_t number)
 
 static void back_up_round(struct play *p, struct repo *r, uint64_t number, bool cut)
 {
-    struct repo_vm vm = { "host", "host", "vm", "path", "name", false };
+    struct repo_vm vm = { p->host, "host", p->uuid, "path", "name", false };
     struct repo_disk disk = { "scsi0:0", "", "", p->scene->capacity, true };
-    struct repo_run_options o = { .block_bytes = p->scene->block };
+    struct repo_run_options o = { .block_bytes = p->scene->block, .ask_when = p->ask_when };
     struct sink_walk_config config = { .window_bytes = p->scene->window };
     struct sink_totals totals;
     struct repo_run *run;
@@ -106,22 +111,24 @@ static void back_up_round(struct play *p, struct repo *r, uint64_t number, bool 
         fail_msg("round %d: %s", (int)number, e.text);
     sink_walk_totals(w, &totals);
     p->sent = totals.data_bytes;
+    p->known = totals.known_bytes;
+    repo_run_vm(run, &p->vm);
     sink_walk_free(w);
     sink->ops->close(sink);
+    assert_int_equal(repo_run_result(run, 0, &p->result), 0);
     commit(run, number);
     repo_run_end(run);
 }
 
 static void assert_restores(struct play *p, struct repo *r, uint64_t number)
 {
-    struct repo_key vm = only_vm(r);
     uint8_t *got = malloc(p->scene->capacity);
     struct repo_generation g;
     struct source *source;
     struct err e;
 
     assert_non_null(got);
-    assert_ok(repo_generation_load(r, &vm, number, &g, &e), &e);
+    assert_ok(repo_generation_load(r, &p->vm, number, &g, &e), &e);
     assert_ok(repo_disk_open(&source, r, &g.disks[0], &e), &e);
     for (uint64_t at = 0; at < p->scene->capacity;) { /* in odd pieces */
         size_t count = (size_t)min_u64(100001, p->scene->capacity - at);
@@ -135,9 +142,42 @@ static void assert_restores(struct play *p, struct repo *r, uint64_t number)
     free(got);
 }
 
+/* Other VMs with the same disk: what is asked for is known on this host, and on no other. */
+static void play_asking(struct play *p, struct repo *r)
+{
+    p->source.changed_from = p->source.changed_to = 0;
+    p->ask_when = ASKING_ALWAYS;
+    p->uuid = "vm 2";
+    back_up_round(p, r, 1, false);
+    assert_restores(p, r, 1);
+    assert_true(p->sent > 0);
+    assert_int_equal(p->known, p->sent);
+    assert_int_equal(p->result.new_bytes, 0);
+    assert_int_equal(p->result.changed_bytes, p->sent);
+    fill(p->disk, 0, min_u64(p->scene->block, p->scene->capacity), 8);
+    back_up_round(p, r, 2, true);
+    assert_restores(p, r, 2);
+    assert_int_equal(p->known, 0);
+    /* What was committed since the table was made is in it. */
+    p->uuid = "vm 3";
+    back_up_round(p, r, 1, false);
+    assert_restores(p, r, 1);
+    assert_int_equal(p->known, p->sent);
+    /* Also blocks that stand twice on a disk: a second question tells nothing of the first. */
+    p->host = "another host";
+    back_up_round(p, r, 1, false);
+    assert_restores(p, r, 1);
+    assert_int_equal(p->known, 0);
+    assert_int_equal(p->result.new_bytes, 0); /* but stored once */
+}
+
 static void play(const struct scene *scene)
 {
-    struct play p = { .scene = scene, .disk = calloc(1, scene->capacity) };
+    struct play p = { .scene = scene,
+                      .disk = calloc(1, scene->capacity),
+                      .host = "host",
+                      .uuid = "vm",
+                      .ask_when = ASKING_SLOW };
     uint64_t from = scene->capacity / 3, end = min_u64(scene->capacity, from + 300 * KIB);
     struct repo *r;
     struct err e;
@@ -168,6 +208,7 @@ static void play(const struct scene *scene)
         min_u64((end + scene->block - 1) / scene->block * scene->block, scene->capacity);
     back_up_round(&p, r, 4, true);
     assert_restores(&p, r, 4);
+    play_asking(&p, r);
 
     pair_stop(&p.pair);
     repo_close(r);

@@ -187,7 +187,71 @@ void memory_sink_learn(struct memory_sink *m)
     m->known = true;
 }
 
+static size_t library_block(const struct memory_sink *m, size_t at)
+{
+    return (size_t)min_u64(m->sink.block_bytes, m->library_bytes - at);
+}
+
+static int sink_ask(struct sink *s, const struct sink_question *q, struct sink_answer *out,
+                    struct err *e)
+{
+    struct memory_sink *m = (struct memory_sink *)s;
+    size_t block = s->block_bytes;
+
+    (void)e;
+    m->questions++;
+    out->pointless = m->pointless;
+    for (size_t at = 0; at < m->library_bytes; at += block) {
+        struct digest d;
+
+        if (memcmp(m->library_ids + at / block * ASK_ID_BYTES, q->ask_id, ASK_ID_BYTES) != 0)
+            continue;
+        d = digest_of(&s->secret, m->library + at, library_block(m, at));
+        if (library_block(m, at) != q->plain_bytes || !digest_equal(&d, &q->digest))
+            continue;
+        out->known = true;
+        memcpy(out->token, &at, sizeof at);
+        break;
+    }
+    return 0;
+}
+
+static int sink_known(struct sink *s, uint64_t offset, const struct digest *digest,
+                      const uint8_t token[SINK_TOKEN_BYTES], struct err *e)
+{
+    struct memory_sink *m = (struct memory_sink *)s;
+    struct digest d;
+    size_t at, count;
+
+    memcpy(&at, token, sizeof at);
+    count = library_block(m, at);
+    if (place(m, offset, count, e) != 0)
+        return -1;
+    m->known_data += count;
+    memcpy(m->bytes + offset, m->library + at, count);
+    d = digest_of(&s->secret, m->bytes + offset, count);
+    return digest_equal(&d, digest) ? 0 : err_set(e, ERR_SYSTEM, "another digest than was asked");
+}
+
+void memory_sink_ask(struct memory_sink *m, uint8_t when, const uint8_t *library, size_t bytes)
+{
+    static const struct sink_asks asks = { sink_ask, sink_known };
+    size_t block = m->sink.block_bytes;
+
+    m->library = library;
+    m->library_bytes = bytes;
+    m->library_ids = calloc(bytes / block + 1, ASK_ID_BYTES);
+    m->sink.asks = &asks;
+    m->sink.ask_when = when;
+    for (size_t i = 0; i < sizeof m->sink.ask_key; i++)
+        m->sink.ask_key[i] = (uint8_t)(i * 3 + 1);
+    for (size_t at = 0; at < bytes; at += block)
+        ask_id_of(m->sink.ask_key, library + at, library_block(m, at),
+                  m->library_ids + at / block * ASK_ID_BYTES);
+}
+
 void memory_sink_free(struct memory_sink *m)
 {
     free(m->digests);
+    free(m->library_ids);
 }

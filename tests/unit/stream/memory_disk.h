@@ -31,6 +31,11 @@ struct memory_sink {
     bool known;               /* digests are told */
     uint64_t fail_at;         /* storing this byte fails; UINT64_MAX: none */
     uint64_t same, zero, data; /* bytes of each kind */
+    const uint8_t *library;    /* blocks that the store has anyway, and may be asked for */
+    size_t library_bytes;
+    uint8_t *library_ids;
+    bool pointless;            /* it answers that asking is of no use */
+    uint64_t known_data, questions; /* bytes, blocks */
     uint64_t position;
     bool ended;
     struct digest root;
@@ -39,6 +44,8 @@ struct memory_sink {
 void memory_sink_init(struct memory_sink *m, uint8_t *bytes, uint64_t capacity, uint32_t block);
 /* Make the digests what the bytes say. */
 void memory_sink_learn(struct memory_sink *m);
+/* Have the source ask for blocks of these bytes (borrowed), when: enum asking_when. */
+void memory_sink_ask(struct memory_sink *m, uint8_t when, const uint8_t *library, size_t bytes);
 void memory_sink_free(struct memory_sink *m);
 
 #endif
