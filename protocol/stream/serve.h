@@ -13,7 +13,8 @@ struct source;
 enum {
     SERVE_DISKS_MAX = 256,   /* open until the session ends */
     SERVE_DISKS_AT_ONCE = 4, /* streams that share the memory; receivers run no more */
-    /* Open at once: a stream whose connection hangs may still stand when its disk is opened again. */
+    /* Open at once: a stream whose connection hangs may still stand when its disk is opened again.
+     */
     SERVE_STREAMS_MAX = 2 * SERVE_DISKS_AT_ONCE,
 };
 

@@ -44,13 +44,19 @@ static void tell(const struct prune_facts *f, bool dry_run)
     char bytes[SIZE_TEXT_BYTES], dead[SIZE_TEXT_BYTES], copied[SIZE_TEXT_BYTES];
     char removed[SIZE_TEXT_BYTES];
 
-    printf("%" PRIu64 " packs, %s: %" PRIu64 " hold nothing that is needed (%s), of %" PRIu64
-           " what is needed %s copied (%s)\n",
-           f->packs, size_text(bytes, f->bytes), f->dead_packs, size_text(dead, f->dead_bytes),
-           f->copied_packs, dry_run ? "would be" : "was", size_text(copied, f->copied_bytes));
+    printf("%" PRIu64 " packs, %s", f->packs, size_text(bytes, f->bytes));
+    if (f->dead_packs + f->copied_packs == 0)
+        printf("; all are needed");
+    if (f->dead_packs > 0)
+        printf("; %" PRIu64 " hold nothing that is needed (%s)", f->dead_packs,
+               size_text(dead, f->dead_bytes));
+    if (f->copied_packs > 0)
+        printf("; of %" PRIu64 " what is needed %s copied (%s)", f->copied_packs,
+               dry_run ? "would be" : "was", size_text(copied, f->copied_bytes));
+    printf("\n");
     if (dry_run)
         printf("nothing was done (dry run)\n");
-    else
+    else if (f->removed_packs > 0)
         printf("%" PRIu64 " packs removed, %s\n", f->removed_packs,
                size_text(removed, f->removed_bytes));
 }

@@ -35,7 +35,8 @@ void connection_end(struct connection *c);
  */
 int connection_open(void *connection, struct transport **out, struct err *e);
 
-/* A host that we are logged in to: connection, transport, inventory functions and journal together. */
+/* A host that we are logged in to: connection, transport, inventory functions and journal together.
+ */
 struct visit {
     struct connection connection;
     struct transport *transport;

@@ -121,9 +121,9 @@ struct options {
     enum snapshot_quiesce quiesce;
     const char **exclude, **only; /* slots */
     size_t exclude_count, only_count;
-    uint64_t max_snapshot_age_s;   /* 86400 */
+    uint64_t max_snapshot_age_s; /* 86400 */
     bool retain_snapshot;
-    uint64_t max_retained_age_s; /* 691200 */
+    uint64_t max_retained_age_s;   /* 691200 */
     struct size_or_share min_free; /* 10 % */
     uint64_t stall_timeout_s;      /* 600 */
     const char *mirror, *output, *foreign;

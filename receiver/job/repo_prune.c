@@ -126,13 +126,11 @@ static int judge_pack(struct repo_prune *p, const struct repo_pack *pack, struct
         return 0; /* a backup may be about to give it one: looked at when we are alone */
     if (repo_pack_entries(p->r, &pack->key, count_entry, &t, e) != 0)
         return -1;
-    *j = (struct judged){
-        .key = pack->key,
-        .size_bytes = pack->size_bytes,
-        .live_bytes = t.live_bytes,
-        .small = pack->size_bytes<SMALL_BYTES, .nodes = t.nodes> 0,
-        .damaged = t.damaged > 0,
-    };
+    *j = (struct judged){ .key = pack->key, .size_bytes = pack->size_bytes };
+    j->live_bytes = t.live_bytes;
+    j->small = pack->size_bytes < SMALL_BYTES;
+    j->nodes = t.nodes > 0;
+    j->damaged = t.damaged > 0;
     if (t.live_bytes == 0)
         j->fate = DEAD;
     else if (t.damaged > 0 || t.live_bytes < t.all_bytes / 100 * COPY_PERCENT)

@@ -22,8 +22,9 @@ int text_set(char **field, const char *text, struct err *e)
 }
 
 /*
- * One more element of a growing array, zeroed; counts are bounded by their callers.  Only this function
- * adds: the array has room for the next power of two, so that tens of thousands are not copied each time.
+ * One more element of a growing array, zeroed; counts are bounded by their callers.  Only this
+ * function adds: the array has room for the next power of two, so that tens of thousands are not
+ * copied each time.
  */
 static void *add(void **array, size_t *count, size_t size, struct err *e)
 {

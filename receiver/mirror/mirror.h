@@ -206,8 +206,8 @@ int mirror_run_commit(struct mirror_run *run, const struct mirror_facts *facts,
                       struct mirror_committed *out, struct err *e);
 
 /*
- * After commit: waits for readers and changes the images.  -1 (ERR_BUSY, ERR_SPACE, ERR_SYSTEM): the
- * generation is safe all the same, REFRESH-INTERRUPTED stands beside the images, and any later
+ * After commit: waits for readers and changes the images.  -1 (ERR_BUSY, ERR_SPACE, ERR_SYSTEM):
+ * the generation is safe all the same, REFRESH-INTERRUPTED stands beside the images, and any later
  * command finishes it.  ERR_CORRUPT: the redo rotted; the images lack some of its blocks, `check`
  * says so, and the next run reads those disks whole.
  */

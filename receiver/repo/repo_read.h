@@ -102,8 +102,8 @@ int repo_disk_walk(struct repo *r, const struct repo_generation_disk *disk,
                    const struct repo_walk *walk, struct err *e);
 
 /*
- * A manifest that was listed could not be found: 0 when somebody has forgotten it meanwhile, -1 with
- * ERR_NOT_FOUND (or another error) when the whole repository is gone.
+ * A manifest that was listed could not be found: 0 when somebody has forgotten it meanwhile, -1
+ * with ERR_NOT_FOUND (or another error) when the whole repository is gone.
  */
 int repo_still_there(struct repo *r, struct err *e);
 

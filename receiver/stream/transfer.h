@@ -30,8 +30,8 @@ struct transfer_disk {
     const char *since;       /* the link as which the sink's store has it; NULL: no hint */
     uint64_t capacity_bytes;
     const struct hole_map *holes; /* what a map of the host claims; NULL: none.  Borrowed */
-    bool ignore_holes; /* claimed holes are read as well: an audit */
-    struct sink *sink; /* borrowed */
+    bool ignore_holes;            /* claimed holes are read as well: an audit */
+    struct sink *sink;            /* borrowed */
     /* found */
     struct sink_totals totals;
     struct digest root;

@@ -32,10 +32,12 @@ static int on_proved(void *context, int fd, const struct handshake_keys *keys)
 
 static void scene_new_at(struct scene *s, struct data_ports *ports)
 {
-    struct data_listener_config config = { .address = "127.0.0.1", .secret = &s->secret,
+    struct data_listener_config config = { .address = "127.0.0.1",
+                                           .secret = &s->secret,
                                            .ports = ports,
                                            .mode_set = RECORD_MODE_SET_ALL,
-                                           .proved = on_proved, .context = s };
+                                           .proved = on_proved,
+                                           .context = s };
     struct err e = { 0 };
 
     memset(s, 0, sizeof *s);
@@ -52,7 +54,8 @@ static void scene_new(struct scene *s)
 
 static int dial(struct scene *s)
 {
-    struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(data_listener_port(s->listener)) };
+    struct sockaddr_in a = { .sin_family = AF_INET,
+                             .sin_port = htons(data_listener_port(s->listener)) };
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
     inet_pton(AF_INET, "127.0.0.1", &a.sin_addr);
@@ -78,7 +81,8 @@ static size_t answer_to(struct scene *s, const void *data, size_t count)
 
 static void make_m1(struct scene *s, uint32_t connection, uint8_t m1[HANDSHAKE_M1_BYTES])
 {
-    struct handshake_offer offer = { .connection = connection, .aead_set = AEAD_SET_ALL,
+    struct handshake_offer offer = { .connection = connection,
+                                     .aead_set = AEAD_SET_ALL,
                                      .mode_set = RECORD_MODE_SET_ALL };
     struct err e;
 

@@ -80,8 +80,8 @@ static void scene_free(struct scene *s)
     s->transport->ops->close(s->transport);
 }
 
-static void count_notice(void *context, const struct transfer_disk *disk,
-                         enum transfer_notice kind, const char *text)
+static void count_notice(void *context, const struct transfer_disk *disk, enum transfer_notice kind,
+                         const char *text)
 {
     struct scene *s = context;
 
@@ -115,7 +115,8 @@ static void run_and_compare(struct scene *s, struct transfer_options *options, b
         fail_msg("%s", e.text);
     for (int i = 0; i < DISKS; i++) {
         s->sink[i].position = 0;
-        disks[i] = (struct transfer_disk){ .name = "scsi0:0", .path = s->path[i],
+        disks[i] = (struct transfer_disk){ .name = "scsi0:0",
+                                           .path = s->path[i],
                                            .capacity_bytes = s->capacity[i],
                                            .sink = &s->sink[i].sink };
     }
@@ -173,8 +174,10 @@ static void forced_tcp_that_is_closed_fails(void **state)
     scene_new(&s);
     s.config.dial_port = 9;
     assert_int_equal(agent_session_start(&a, &s.config, &e), 0);
-    disk = (struct transfer_disk){ .name = "scsi0:0", .path = s.path[0],
-                                   .capacity_bytes = s.capacity[0], .sink = &s.sink[0].sink };
+    disk = (struct transfer_disk){ .name = "scsi0:0",
+                                   .path = s.path[0],
+                                   .capacity_bytes = s.capacity[0],
+                                   .sink = &s.sink[0].sink };
     assert_int_equal(transfer_run(&a, &disk, 1, &options, &e), -1);
     assert_int_equal(e.code, ERR_NETWORK);
     assert_true(agent_session_end(a));
@@ -195,7 +198,8 @@ static int kill_agent(void *context, struct err *e)
 
 static void a_killed_agent_is_replaced(void **state)
 {
-    struct transfer_options options = { .renew = renew, .watch = kill_agent,
+    struct transfer_options options = { .renew = renew,
+                                        .watch = kill_agent,
                                         .rate_bytes = 40 * MIB };
     bool over_tcp;
     struct scene s;
@@ -259,8 +263,10 @@ static void a_missing_disk_is_named(void **state)
     (void)state;
     scene_new(&s);
     assert_int_equal(agent_session_start(&a, &s.config, &e), 0);
-    disk = (struct transfer_disk){ .name = "scsi0:7", .path = "/nowhere/flat.vmdk",
-                                   .capacity_bytes = MIB, .sink = &s.sink[0].sink };
+    disk = (struct transfer_disk){ .name = "scsi0:7",
+                                   .path = "/nowhere/flat.vmdk",
+                                   .capacity_bytes = MIB,
+                                   .sink = &s.sink[0].sink };
     assert_int_equal(transfer_run(&a, &disk, 1, &options, &e), -1);
     assert_int_equal(e.code, ERR_NOT_FOUND);
     assert_non_null(strstr(e.text, "scsi0:7"));

@@ -74,10 +74,9 @@ static const struct source_ops source_ops = { extent_at, read_some, close_nothin
 
 void memory_source_init(struct memory_source *m, uint8_t *bytes, uint64_t capacity, uint64_t grain)
 {
-    *m = (struct memory_source){ .bytes = bytes,
-                                 .grain = grain,
-                                 .lie_at = UINT64_MAX,
-                                 .fail_at = UINT64_MAX };
+    *m = (struct memory_source){
+        .bytes = bytes, .grain = grain, .lie_at = UINT64_MAX, .fail_at = UINT64_MAX
+    };
     m->source.ops = &source_ops;
     m->source.capacity_bytes = m->source.allocated_bytes = capacity;
     m->source.flags = grain != 0 ? SOURCE_HOLES_CLAIMED : 0;

@@ -20,8 +20,8 @@ static int open_disk(void *context, const struct msg_disk_open *m, struct source
     return 0;
 }
 
-static int hear(void *context, struct hub *s, const struct message_header *h,
-                const uint8_t *body, size_t n, struct err *e)
+static int hear(void *context, struct hub *s, const struct message_header *h, const uint8_t *body,
+                size_t n, struct err *e)
 {
     struct pair *p = context;
     struct msg_failed failed;
@@ -41,7 +41,7 @@ static int hear(void *context, struct hub *s, const struct message_header *h,
 
 static const struct hub_handler sink_handler = { .control = hear };
 static const struct hub_handler source_handler = { .control = serve_control,
-                                                       .link_up = serve_link_up };
+                                                   .link_up = serve_link_up };
 
 static void *sink_main(void *context)
 {
@@ -78,14 +78,14 @@ uint32_t pair_connect(struct pair *p, int *cut_fd)
     if (cut_fd != NULL)
         *cut_fd = dup(fds[0]);
     assert_int_equal(handshake_offer(&p->secret, &offer, m1, &e), 0);
-    assert_int_equal(handshake_choose(&offer, aead_sodium_offer(), RECORD_MODE_SET_ALL, &choice, &e),
-                     0);
+    assert_int_equal(
+        handshake_choose(&offer, aead_sodium_offer(), RECORD_MODE_SET_ALL, &choice, &e), 0);
     assert_int_equal(handshake_answer(&p->secret, m1, &choice, m2, &ours, &e), 0);
     assert_int_equal(handshake_finish(&p->secret, m1, m2, &theirs, &e), 0);
-    assert_int_equal(hub_link_add(p->sink_end, fds[0], fds[0], &ours,
-                                      aead_sodium_find(choice.aead), &e), 0);
-    assert_int_equal(hub_link_add(p->source_end, fds[1], fds[1], &theirs,
-                                      aead_sodium_find(choice.aead), &e), 0);
+    assert_int_equal(
+        hub_link_add(p->sink_end, fds[0], fds[0], &ours, aead_sodium_find(choice.aead), &e), 0);
+    assert_int_equal(
+        hub_link_add(p->source_end, fds[1], fds[1], &theirs, aead_sodium_find(choice.aead), &e), 0);
     assert_int_equal(hub_link_wait(p->sink_end, offer.connection, 10000, &e), 0);
     assert_int_equal(hub_link_wait(p->source_end, offer.connection, 10000, &e), 0);
     return offer.connection;
@@ -99,8 +99,9 @@ void pair_start(struct pair *p, unsigned workers, uint64_t stall_ms)
 void pair_start_with(struct pair *p, unsigned workers, uint64_t stall_ms,
                      const struct hub_handler *handler, void *context)
 {
-    struct hub_config sink = { .handler = &sink_handler, .context = p, .workers = workers,
-                                   .stall_ms = stall_ms };
+    struct hub_config sink = {
+        .handler = &sink_handler, .context = p, .workers = workers, .stall_ms = stall_ms
+    };
     struct hub_config source = { .handler = handler != NULL ? handler : &source_handler,
                                  .workers = workers };
     struct serve_config serve = { .disk_open = open_disk, .context = p, .memory_bytes = 16 << 20 };
@@ -149,8 +150,9 @@ static int answer_of(struct pair *p)
 
 int pair_disk_open(struct pair *p, uint32_t number, uint64_t capacity)
 {
-    struct msg_disk_open m = { .request = 1, .disk = number, .format = DISK_FLAT,
-                               .capacity_bytes = capacity };
+    struct msg_disk_open m = {
+        .request = 1, .disk = number, .format = DISK_FLAT, .capacity_bytes = capacity
+    };
     struct err e;
 
     assert_int_equal(link_send_disk_open(hub_link(p->sink_end, CONTROL_CONNECTION), 0, &m, &e), 0);

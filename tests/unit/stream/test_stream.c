@@ -257,7 +257,8 @@ static void what_a_hint_calls_unchanged_is_not_read(void **state)
                 assert_true(totals.unread_bytes > 36 * MIB);
                 assert_true(totals.read_bytes < 4 * MIB);
                 assert_int_equal(totals.unread_bytes + totals.same_bytes + totals.zero_bytes +
-                                     totals.data_bytes, capacity);
+                                     totals.data_bytes,
+                                 capacity);
             } else {
                 assert_int_equal(pair_run(&p, 0, CONTROL_CONNECTION, w, open, &why), STREAM_FAILED);
                 assert_int_equal(why.code, ERR_PEER);
@@ -334,7 +335,8 @@ static void a_hint_that_lies_is_found_out(void **state)
     for (unsigned lies = 0; lies < 3; lies++) {
         struct memory_source source;
         struct memory_sink sink;
-        struct sink_walk_config config = { .sink = &sink.sink, .window_bytes = 64 * KIB,
+        struct sink_walk_config config = { .sink = &sink.sink,
+                                           .window_bytes = 64 * KIB,
                                            .warn = count_hint_warning };
         struct msg_stream_open open = { .flags = lies == 2 ? STREAM_IGNORE_HINTS : 0 };
         struct sink_totals totals;
@@ -426,7 +428,9 @@ static void four_disks_at_once(void **state)
     pair_start(&p, 2, 0);
     for (uint32_t i = 0; i < DISKS; i++) {
         struct sink_walk_config config = { .sink = &sink[i].sink, .window_bytes = MIB };
-        struct msg_stream_open open = { .compress = 1, .disk = i, .connection = CONTROL_CONNECTION };
+        struct msg_stream_open open = { .compress = 1,
+                                        .disk = i,
+                                        .connection = CONTROL_CONNECTION };
 
         disk[i] = make_disk(capacity, i + 1);
         copy[i] = calloc(1, capacity);
@@ -436,10 +440,10 @@ static void four_disks_at_once(void **state)
         assert_int_equal(pair_disk_open(&p, i, capacity), 0);
         assert_int_equal(sink_walk_new(&w[i], &config, &why), 0);
         sink_walk_open(w[i], &open);
+        assert_int_equal(sink_walk_start(w[i], p.sink_end, i + 1, CONTROL_CONNECTION, &st[i], &why),
+                         0);
         assert_int_equal(
-            sink_walk_start(w[i], p.sink_end, i + 1, CONTROL_CONNECTION, &st[i], &why), 0);
-        assert_int_equal(link_send_stream_open(hub_link(p.sink_end, CONTROL_CONNECTION), i + 1,
-                                               &open, &why), 0);
+            link_send_stream_open(hub_link(p.sink_end, CONTROL_CONNECTION), i + 1, &open, &why), 0);
     }
     for (uint32_t i = 0; i < DISKS; i++) {
         while (stream_wait(st[i], 1000, &why) == STREAM_RUNNING)
