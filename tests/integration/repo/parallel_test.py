@@ -168,7 +168,8 @@ class On67(HostTest):
         """--bwlimit is for all of them together."""
         self.add_vms(8 * MB, [(0, 6 * MB)])
         began = time.monotonic()
-        r = self.backup(*NAMES[:3], "--parallel", "3", "--bwlimit", "2M", "--compress", "none")
+        r = self.backup(*NAMES[:3], "--parallel", "3", "--bwlimit", "2M", "--compress", "none",
+                        "--ask-first", "no")
         seconds = time.monotonic() - began
         self.assertEqual(r.total("sent"), 18 * MB)
         self.assertGreater(seconds, 18 / 2 - 0.5)
