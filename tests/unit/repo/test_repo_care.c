@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "protocol/base/bytes.h"
+#include "receiver/repo/repo_private.h"
 #include "receiver/repo/repo_verified.h"
 #include "receiver/storage/storage_memory.h"
 #include "tests/unit/repo/collect.h"
@@ -381,6 +382,31 @@ static void only_who_is_alone_removes(void **state)
     repo_close(r);
 }
 
+/* An entry that is whole and sealed rightly, but another block's: by a writer gone wrong. */
+static void what_stands_under_an_id_is_compared(void **state)
+{
+    struct scene *f = *state;
+    uint8_t block[BLOCK], out[BLOCK];
+    struct put_result put;
+    struct repo_id id;
+    struct repo *r;
+    size_t count;
+
+    memset(block, 1, sizeof block);
+    assert_ok(open_repo(f->s, NULL, NULL, REPO_SHARED, &f->h, &r, &f->e), &f->e);
+    assert_ok(vault_id(r->vault, block, sizeof block, &id, &f->e), &f->e);
+    block[BLOCK - 1] = 2;
+    assert_ok(
+        repo_put(r, ENTRY_BLOCK, &id, CODEC_RAW, block, sizeof block, sizeof block, &put, &f->e),
+        &f->e);
+    assert_true(put.is_new);
+    assert_ok(repo_flush(r, &f->e), &f->e);
+    assert_int_equal(repo_get(r, ENTRY_BLOCK, &id, out, sizeof out, &count, &f->e), -1);
+    assert_int_equal(f->e.code, ERR_CORRUPT);
+    assert_non_null(strstr(f->e.text, "not what its id says"));
+    repo_close(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +419,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(old_partials_are_dropped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(times_of_verification_are_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(only_who_is_alone_removes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_stands_under_an_id_is_compared, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
