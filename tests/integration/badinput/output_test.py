@@ -43,7 +43,7 @@ class Output(MirrorCase):
                 ("mirror", ("--mirror", "x")), ("mirror", ("--foreign", "0" * 32)),
                 ("mirror", ("--output", "x")), ("doctor", ("--keep", "1")),
                 ("datastores", ("--dry-run",)), ("mirror", ("--allow-exec",)),
-                ("mirror", ("--retain-snapshot",)), ("mirror", ("--repo", "x"))):
+                ("restore", ("--retain-snapshot",)), ("mirror", ("--repo", "x"))):
             with self.subTest("%s %s" % (command, option[0])):
                 self.run_it(command, *option, *self.words(command), expect=USAGE, says=(option[0],))
         self.assert_untouched(self.dir, self.before)
