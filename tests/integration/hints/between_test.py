@@ -4,6 +4,7 @@ word for what changed, and that its image is right whatever it took."""
 
 import os
 import time
+from unittest import mock
 
 import harness
 from harness import BLOCK, DISKS, MB, VM
@@ -81,7 +82,7 @@ class Power(Between):
         self.host.power(VM, "on")
 
     def reboot(self, **how):
-        self.host.ask("reboot", **how)
+        self.host.reboot(**how)
         self.host.power(VM, "on")
 
 
@@ -262,7 +263,6 @@ class OwnFiles(Between):
         self.assertEqual(self.ours(), [])
         self.assertEqual(self.records(), [])
 
-    @harness.by_hand
     def test_audit(self):
         """The 7th generation reads everything, and the 8th trusts the hint again."""
         seen = []
@@ -301,11 +301,12 @@ class Limits(Between):
         self.ready()
         for shift in (90000, -20 * 86400, -90000, 20 * 86400) if harness.ALL else (-90000,):
             with self.subTest(shift):
-                os.environ.update(LD_PRELOAD=shifted, HINTS_CLOCK_SHIFT=str(shift))
-                try:
+                clock = {"LD_PRELOAD": shifted, "HINTS_CLOCK_SHIFT": str(shift),
+                         # Of a sanitized build, whose runtime else insists on being the first.
+                         "ASAN_OPTIONS": ":".join(filter(None, (
+                             os.environ.get("ASAN_OPTIONS"), "verify_asan_link_order=0")))}
+                with mock.patch.dict(os.environ, clock):
                     self.run_retained(source=None)
-                finally:
-                    del os.environ["LD_PRELOAD"], os.environ["HINTS_CLOCK_SHIFT"]
                 self.guest_writes()
         self.run_retained(source=None)
 
@@ -326,7 +327,6 @@ class Limits(Between):
         self.assert_source(r, "digest")         # this host's are not believed any more
         self.assert_images()
 
-    @harness.by_hand
     def test_shown_and_removed(self):
         self.ready()
         self.assertIn(self.ours()[0]["name"].rsplit("-", 1)[1], self.cleanup().out)
