@@ -19,9 +19,6 @@ static const struct kind {
     { "damaged/", DOCUMENT_DAMAGED }, { "verified/", DOCUMENT_VERIFIED },
 };
 
-typedef int found_fn(void *context, const char *name, bool ours, const struct err *why,
-                     struct err *e);
-
 static const struct kind *kind_of(const char *name)
 {
     for (size_t i = 0; i < ARRAY_COUNT(kinds); i++)
@@ -56,37 +53,10 @@ static int look_at(struct repo *r, const char *name, bool *ours, struct err *e)
     return rc != 0 && e->code == ERR_NOT_FOUND ? repo_still_there(r, e) : rc;
 }
 
-static int count_slots(struct repo *r, size_t *count, struct err *e)
-{
-    struct storage_list *list;
-    struct storage_item item;
-    int more;
-
-    *count = 0;
-    if (storage_list(r->storage, "keys/", &list, e) != 0)
-        return -1;
-    while ((more = storage_next(list, &item, e)) > 0)
-        (*count)++;
-    storage_list_end(list);
-    return more;
-}
-
-/* Who opens it by an exported key does not miss the slots; everybody else does. */
-static int look_at_slots(struct repo *r, found_fn *found, void *context, struct err *e)
-{
-    struct err why;
-    size_t count = 1;
-
-    if (vault_sealed(r->vault) && count_slots(r, &count, e) != 0)
-        return -1;
-    if (count > 0)
-        return 0;
-    err_set(&why, ERR_CORRUPT,
-            "no passphrase is left: only an exported key opens it (`vmferry key add` makes one)");
-    return found(context, "keys/", true, &why, e);
-}
-
-int repo_objects_check(struct repo *r, found_fn *found, void *context, struct err *e)
+int repo_objects_check(struct repo *r,
+                       int (*found)(void *context, const char *name, bool ours,
+                                    const struct err *why, struct err *e),
+                       void *context, struct err *e)
 {
     struct storage_list *list;
     struct storage_item item;
@@ -106,5 +76,5 @@ int repo_objects_check(struct repo *r, found_fn *found, void *context, struct er
         }
     }
     storage_list_end(list);
-    return more < 0 ? -1 : look_at_slots(r, found, context, e);
+    return more;
 }

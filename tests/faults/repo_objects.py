@@ -18,7 +18,8 @@ import tool
 from repo_faults import KB, MB, RepoFaults, Store, harness
 
 HARMLESS = ("reserve", "locks/")
-OPTIONAL = ("partial/", "verified/", "epoch/", "tags/", "retired/", "pins/")
+# `keys/`: somebody may have removed a slot, as long as there is another one that opens it.
+OPTIONAL = ("partial/", "verified/", "epoch/", "tags/", "retired/", "pins/", "keys/")
 
 
 class Objects(RepoFaults, harness.LocalTest):
