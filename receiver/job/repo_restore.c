@@ -350,12 +350,7 @@ static int pick_disk(const struct repo_generation *g, const char *slot,
         *out = d;
         count++;
     }
-    if (count == 1)
-        return 0;
-    if (count > 1)
-        return err_set(e, ERR_USAGE, "it has %u disks: say which with --only-disk", count);
-    return err_set(e, ERR_NOT_FOUND, "it has no content of a disk%s%s", slot != NULL ? " " : "",
-                   slot != NULL ? slot : "");
+    return output_check_one(count, slot, e);
 }
 
 int repo_restore_disk(struct repo *r, const struct generation_item *item, const char *slot,

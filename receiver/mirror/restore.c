@@ -264,12 +264,7 @@ static int pick_disk(const struct manifest *m, const char *slot, const struct ma
         *out = d;
         count++;
     }
-    if (count == 1)
-        return 0;
-    if (count > 1)
-        return err_set(e, ERR_USAGE, "it has %u disks: say which with --only-disk", count);
-    return err_set(e, ERR_NOT_FOUND, "it has no content of a disk%s%s", slot != NULL ? " " : "",
-                   slot != NULL ? slot : "");
+    return output_check_one(count, slot, e);
 }
 
 /* The target before the content: what is in its way is found before anything is read. */

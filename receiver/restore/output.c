@@ -25,6 +25,16 @@ bool output_takes_one_disk(const char *to)
     return strcmp(to, "-") == 0 || (stat(to, &s) == 0 && S_ISBLK(s.st_mode));
 }
 
+int output_check_one(unsigned count, const char *slot, struct err *e)
+{
+    if (count == 1)
+        return 0;
+    if (count > 1)
+        return err_set(e, ERR_USAGE, "it has %u disks: say which with --only-disk", count);
+    return err_set(e, ERR_NOT_FOUND, "it has no content of a disk%s%s", slot != NULL ? " " : "",
+                   slot != NULL ? slot : "");
+}
+
 int output_create(struct output *o, int dir, const char *name, uint64_t capacity_bytes,
                   struct err *e)
 {

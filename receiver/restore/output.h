@@ -37,6 +37,10 @@ struct output {
 /* "-", or the path of a block device: one disk goes there, and nothing else. */
 bool output_takes_one_disk(const char *to);
 
+/* Of so many disks that slot (NULL: any) means, one is to be restored.  0 for one, or -1: ERR_USAGE
+ * (there are more), ERR_NOT_FOUND (there is none). */
+int output_check_one(unsigned count, const char *slot, struct err *e);
+
 /* A new image in the folder dir.  ERR_SPACE (too large for the file system), ERR_SYSTEM. */
 int output_create(struct output *o, int dir, const char *name, uint64_t capacity_bytes,
                   struct err *e);
