@@ -5,6 +5,7 @@
 #define PROTOCOL_STREAM_HUB_PRIVATE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "protocol/base/err.h"
 #include "protocol/stream/hub.h"
@@ -25,18 +26,23 @@ struct stream {
     const struct stream_ops *ops;
     void *walk;
     uint32_t id;
-    bool in_use, threaded, ending, reported;
+    bool threaded, ending;
     bool announced; /* the source may be in a long read */
     enum stream_state state;
     struct err why;
     struct stream_message *first, *last;
-    size_t inbox_bytes, inbox_max;
-    uint64_t events;      /* counts what a waiting walk should look at */
-    uint64_t seen;        /* events at its last step */
-    uint64_t wake_ms;     /* 0: none */
-    uint64_t quiet_since; /* the inbox is empty since then */
+    size_t inbox_max;
+    uint64_t events;  /* counts what a waiting walk should look at */
+    uint64_t seen;    /* events at its last step */
+    uint64_t wake_ms; /* 0: none */
     pthread_t thread;
-    pthread_cond_t changed;
+    pthread_cond_t look;  /* the walk's thread: there are events */
+    pthread_cond_t ended; /* everybody else: the stream does not run any more */
+
+    struct stream_message *taken; /* the walk's own: out of the inbox, not received yet */
+    /* Changed with and without the lock. */
+    _Atomic size_t inbox_bytes;   /* `taken` included */
+    _Atomic uint64_t quiet_since; /* ms: when the last message was received */
 };
 
 struct hub {

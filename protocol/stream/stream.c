@@ -13,7 +13,9 @@
 void hub_poke_locked(struct stream *st)
 {
     st->events++;
-    pthread_cond_broadcast(&st->changed);
+    pthread_cond_signal(&st->look);
+    if (st->state != STREAM_RUNNING)
+        pthread_cond_broadcast(&st->ended);
 }
 
 void hub_poke_receivers(struct hub *h, const struct link_slot *slot)
@@ -62,7 +64,7 @@ int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_head
     }
     if (st->state != STREAM_RUNNING)
         goto out;
-    if (st->inbox_bytes + body_bytes > st->inbox_max + STREAM_INBOX_SLACK) {
+    if (atomic_load(&st->inbox_bytes) + body_bytes > st->inbox_max + STREAM_INBOX_SLACK) {
         rc = err_set(e, ERR_PEER, "stream %" PRIu32 ": more than its credits allow", st->id);
         goto out;
     }
@@ -71,7 +73,7 @@ int hub_deliver(struct hub *h, struct link_slot *slot, const struct message_head
     else
         st->first = m;
     st->last = m;
-    st->inbox_bytes += MESSAGE_HEADER_BYTES + body_bytes;
+    atomic_fetch_add(&st->inbox_bytes, MESSAGE_HEADER_BYTES + body_bytes);
     if (header->type == MSG_reading)
         st->announced = true;
     else if (header->type == MSG_end)
@@ -99,13 +101,15 @@ void hub_tend_streams(struct hub *h, uint64_t now)
     pthread_mutex_lock(&h->lock);
     for (size_t i = 0; i < HUB_STREAMS_MAX; i++) {
         struct stream *st = h->streams[i];
+        uint64_t quiet_since;
 
         if (st == NULL || st->state != STREAM_RUNNING || !st->announced || st->first != NULL)
             continue;
-        if (now > st->quiet_since && now - st->quiet_since > h->config.stall_ms) {
+        quiet_since = atomic_load(&st->quiet_since);
+        if (now > quiet_since && now - quiet_since > h->config.stall_ms) {
             st->state = STREAM_FAILED;
             err_set(&st->why, ERR_SOURCE, "the read made no progress for %" PRIu64 " s",
-                    (now - st->quiet_since) / 1000);
+                    (now - quiet_since) / 1000);
             hub_poke_locked(st);
         }
     }
@@ -129,7 +133,7 @@ static void step_once(struct stream *st)
         st->events++;
     }
     if (st->state != STREAM_RUNNING) {
-        pthread_cond_broadcast(&st->changed);
+        pthread_cond_broadcast(&st->ended);
         hub_wake(h);
     }
     pthread_mutex_unlock(&h->lock);
@@ -156,7 +160,7 @@ static void *walk_thread(void *context)
     pthread_mutex_lock(&h->lock);
     while (st->state == STREAM_RUNNING && !st->ending) {
         if (!take_turn(st)) {
-            cond_wait_until(&st->changed, &h->lock, st->wake_ms);
+            cond_wait_until(&st->look, &h->lock, st->wake_ms);
             continue;
         }
         pthread_mutex_unlock(&h->lock);
@@ -184,6 +188,25 @@ void hub_step_inline(struct hub *h)
 
 /* ---- life ---- */
 
+static void messages_free(struct stream_message *m)
+{
+    while (m != NULL) {
+        struct stream_message *next = m->next;
+
+        free(m);
+        m = next;
+    }
+}
+
+static void stream_free(struct stream *st)
+{
+    messages_free(st->first);
+    messages_free(st->taken);
+    pthread_cond_destroy(&st->look);
+    pthread_cond_destroy(&st->ended);
+    free(st);
+}
+
 int stream_start(struct hub *h, uint32_t id, uint32_t connection, const struct stream_ops *ops,
                  void *walk, size_t inbox_bytes_max, size_t payload_bytes_max, struct stream **out,
                  struct err *e)
@@ -194,7 +217,8 @@ int stream_start(struct hub *h, uint32_t id, uint32_t connection, const struct s
 
     if (st == NULL)
         return err_sys(e, "getting memory for a stream");
-    cond_init(&st->changed);
+    cond_init(&st->look);
+    cond_init(&st->ended);
     pthread_mutex_lock(&h->lock);
     for (size_t i = HUB_STREAMS_MAX; i > 0; i--)
         if (h->streams[i - 1] == NULL)
@@ -206,7 +230,7 @@ int stream_start(struct hub *h, uint32_t id, uint32_t connection, const struct s
     st->id = id;
     st->inbox_max = inbox_bytes_max;
     st->events = 1;
-    st->quiet_since = io_clock_ms();
+    atomic_init(&st->quiet_since, io_clock_ms());
     if (h->over) {
         *e = h->why_over;
         rc = -1;
@@ -230,8 +254,7 @@ int stream_start(struct hub *h, uint32_t id, uint32_t connection, const struct s
     }
     pthread_mutex_unlock(&h->lock);
     if (rc != 0) {
-        pthread_cond_destroy(&st->changed);
-        free(st);
+        stream_free(st);
         return -1;
     }
     hub_wake(h);
@@ -252,7 +275,7 @@ enum stream_state stream_wait(struct stream *st, uint64_t timeout_ms, struct err
 
     pthread_mutex_lock(&h->lock);
     while (st->state == STREAM_RUNNING && io_clock_ms() < until)
-        cond_wait_until(&st->changed, &h->lock, until);
+        cond_wait_until(&st->ended, &h->lock, until);
     state = st->state;
     if (state == STREAM_FAILED && why != NULL)
         *why = st->why;
@@ -283,14 +306,7 @@ void stream_end(struct stream *st)
         *slot = (struct link_slot){ 0 };
     }
     pthread_mutex_unlock(&h->lock);
-    while (st->first != NULL) {
-        struct stream_message *next = st->first->next;
-
-        free(st->first);
-        st->first = next;
-    }
-    pthread_cond_destroy(&st->changed);
-    free(st);
+    stream_free(st);
 }
 
 struct stream *hub_ended_stream(struct hub *h)
@@ -313,21 +329,27 @@ uint32_t stream_id(const struct stream *st)
     return st->id;
 }
 
+/* All that has come is taken at once: a lock for each message would be fought for with the loop. */
+static void take_inbox(struct stream *st)
+{
+    pthread_mutex_lock(&st->hub->lock);
+    st->taken = st->first;
+    st->first = st->last = NULL;
+    pthread_mutex_unlock(&st->hub->lock);
+}
+
 struct stream_message *stream_receive(struct stream *st)
 {
-    struct hub *h = st->hub;
     struct stream_message *m;
 
-    pthread_mutex_lock(&h->lock);
-    m = st->first;
+    if (st->taken == NULL)
+        take_inbox(st);
+    m = st->taken;
     if (m != NULL) {
-        st->first = m->next;
-        if (st->first == NULL)
-            st->last = NULL;
-        st->inbox_bytes -= MESSAGE_HEADER_BYTES + m->body_bytes;
-        st->quiet_since = io_clock_ms();
+        st->taken = m->next;
+        atomic_fetch_sub(&st->inbox_bytes, MESSAGE_HEADER_BYTES + m->body_bytes);
+        atomic_store(&st->quiet_since, io_clock_ms());
     }
-    pthread_mutex_unlock(&h->lock);
     return m;
 }
 

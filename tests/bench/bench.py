@@ -4,29 +4,25 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 
 import cases
 import disk
 import measure
+import memory
+import program
 import report
 
 
-WARM_BYTES = 6 << 30       # more than the disk has
-
-
-class Bench:
+class Bench(program.Figures):
     def __init__(self, options):
+        super().__init__(options.results)
         self.o = options
         self.host = None
         self.work = os.path.join(options.tmpfs, "vmferry-bench-%d" % os.getpid())
         self.state = os.path.join(self.work, "state")
         self.mirrors = os.path.join(self.work, "mirrors")
-        self.out = open(options.results, "a", encoding="ascii")
-        self.hosts, self.tools, self.round = {}, None, 0
+        self.hosts, self.tools = {}, None
         self.verified = set()
 
     # life
@@ -40,6 +36,7 @@ class Bench:
         self.host = self.hosts["6.7"] = cases.Host(os.path.join(self.work, "host"), "6.7", o.cache,
                                                    o.programs)
         self.tools = cases.Tools(self.work, self.host.versions.path)
+        measure.memory = memory.Memory(self.work, disk.stored(self.host.versions.path))
 
     def __exit__(self, *_):
         if self.tools is not None:
@@ -52,10 +49,7 @@ class Bench:
     # figures
 
     def keep(self, group, name, task, figures):
-        row = dict(figures, group=group, case=name, task=task, round=self.round,
-                   time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        self.out.write(json.dumps(row) + "\n")
-        self.out.flush()
+        row = self.add(group, name, task, figures)
         print("  %-28s %-8s wall %6.2f  stream %6s  cpu %6.2f  load %.1f" % (
             name, task, row["wall"], "%.2f" % row["stream"] if "stream" in row else "-",
             row["cpu"] + row["host_cpu"], row["load"]), flush=True)
@@ -80,7 +74,6 @@ class Bench:
     def mirror(self, m):
         host, folder = self.host_for(m), os.path.join(self.mirrors, "m")
         os.mkdir(folder)
-        cases.warm(self.work, WARM_BYTES)
         try:
             self.keep("mirrors", m.name, "first", host.mirror(m, folder, self.state))
             host.versions.touch()
@@ -110,7 +103,6 @@ class Bench:
     def firsts(self):
         for name, form in self.tools.first_forms().items():
             self.tools.clear()
-            cases.warm(self.work, WARM_BYTES)
             self.keep("tools", name, "first", self.tools.run(form))
             self.verify(name, self.tools.target)
         self.tools.clear()
@@ -175,47 +167,20 @@ class Bench:
                 for task in ("same", "changed") if rows}
 
 
-def parse(words=None):
+def main():
     p = argparse.ArgumentParser(prog="run.sh", description=__doc__)
-    p.add_argument("--programs", required=True)
-    p.add_argument("--cache", default=os.path.join(os.environ.get("TMPDIR", "/tmp"),
-                                                   "vmferry-bench-cache"),
-                   help="folder for the disk, kept between runs (5 GiB)")
-    p.add_argument("--tmpfs", default="/dev/shm", help="where host and targets are (12 GiB)")
-    p.add_argument("--rounds", type=int, default=5, help="of what the bars need; 5")
+    program.add_options(p, "where host and targets are (12 GiB)", ("bars", "ways", "blocks"),
+                        "RESULTS.md")
     p.add_argument("--way-rounds", type=int, help="of the other ways; as --rounds")
     p.add_argument("--block-rounds", type=int, help="of the block sizes; as --rounds")
     p.add_argument("--rsync-rounds", type=int, default=2, help="of rsync's slower forms; 2")
-    p.add_argument("--groups", default="bars,ways,blocks", help="bars,ways,blocks")
-    p.add_argument("--results", help="where figures are added; results.jsonl in the cache folder")
-    p.add_argument("--fresh", action="store_true", help="forget earlier figures")
-    p.add_argument("--report", help="write the report here; RESULTS.md beside this program")
-    p.add_argument("--report-only", action="store_true", help="measure nothing")
-    p.add_argument("--notes", help="a file whose text goes to the end of the report")
-    o = p.parse_args(words)
+    o = p.parse_args()
     o.groups = o.groups.split(",")
     o.way_rounds = o.way_rounds or o.rounds
     o.block_rounds = o.block_rounds or o.rounds
     o.results = o.results or os.path.join(o.cache, "results.jsonl")
-    o.report = o.report or os.path.join(cases.HERE, "RESULTS.md")
-    return o
-
-
-def main():
-    o = parse()
-    os.makedirs(o.cache, exist_ok=True)
-    if o.fresh and os.path.exists(o.results):
-        os.unlink(o.results)
-    if not o.report_only:
-        if os.geteuid() != 0:
-            raise SystemExit("run.sh: needs root: the look-alike does")
-        print("the disk: %s" % o.cache, flush=True)
-        disk.build(o.cache)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # leaves nothing behind
-        with Bench(o) as bench:
-            bench.prepare()
-            bench.run()
-    report.write(o.report, o.results, o.notes)
+    program.run(o, Bench, "run.sh")
+    report.save(o.report, o.results, lambda rows, notes: report.report(report.Figures(rows), notes))
 
 
 if __name__ == "__main__":

@@ -18,19 +18,6 @@ from lookalike import Lookalike  # noqa: E402
 
 VM = "bench"
 DEFAULT_BLOCK = 64
-WARM_PIECE = bytes(1 << 20)
-
-
-def warm(folder, count):
-    """Memory that a virtual machine has given back costs seconds for each GiB at its next use.
-
-    Whoever fills the target first would pay for all: so this does, before every copy.
-    """
-    path = os.path.join(folder, "warm")
-    with open(path, "wb", buffering=0) as f:
-        for _ in range(count >> 20):
-            f.write(WARM_PIECE)
-    os.unlink(path)
 
 
 class Mirror:

@@ -135,6 +135,11 @@ def build(folder, virtual_bytes=VIRTUAL_BYTES, file_bytes=FILE_BYTES):
     write_changes(folder, left)
 
 
+def stored(path):
+    """Bytes that are not holes."""
+    return os.stat(path).st_blocks * 512
+
+
 class Versions:
     """Switches a copy of the disk between its two versions."""
 

@@ -1,6 +1,5 @@
 """Makes the report on repositories from the figures.  Called by repo_bench.py."""
 
-import os
 import statistics
 
 import report
@@ -15,9 +14,6 @@ FASTER = (("first", 1.6), ("changed", 3), ("same", 4), ("restore", 2.3))
 REMOTE_FIRST = 2
 STORED_MOST, ANON_MOST = 1.05, 256
 OWN_BLOCK = 128       # KiB, the default
-
-
-read_rows = report.read_rows
 
 
 class Figures(report.Figures):
@@ -179,16 +175,3 @@ def make(rows, notes):
         out += table(["index", "backup", "s", "CPU s", "RssAnon MiB"],
                      scale_rows(Figures(rows, "scale"))) + [""]
     return out + notes
-
-
-def write(path, results):
-    notes = []
-    if os.path.exists(path):    # what a person wrote below the tables stays
-        with open(path, encoding="utf-8") as f:
-            lines = f.read().splitlines()
-        notes = lines[lines.index("## Notes"):] if "## Notes" in lines else []
-    rows = read_rows(results)
-    if rows:
-        with open(path, "w", encoding="utf-8") as f:
-            f.write("\n".join(make(rows, notes)).rstrip() + "\n")
-        print("report: %s" % path)

@@ -288,16 +288,15 @@ def report(f, notes):
     return out + notes
 
 
-def write(path, results, notes_path):
+def save(path, results, make):
+    """The report of make(rows, notes), lines.  What a person wrote below the tables stays."""
     notes = []
-    if notes_path is None:      # what a person wrote below the tables stays
-        notes_path = path
-    if os.path.exists(notes_path):
-        with open(notes_path, encoding="utf-8") as f:
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
             lines = f.read().splitlines()
-        start = lines.index("## Notes") if "## Notes" in lines else len(lines)
-        notes = lines[start:]
-    text = "\n".join(report(Figures(read_rows(results)), notes)).rstrip() + "\n"
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(text)
-    print("report: %s" % path)
+        notes = lines[lines.index("## Notes"):] if "## Notes" in lines else []
+    rows = read_rows(results)
+    if rows:
+        with open(path, "w", encoding="utf-8") as f:
+            f.write("\n".join(make(rows, notes)).rstrip() + "\n")
+        print("report: %s" % path)

@@ -44,8 +44,8 @@ struct fake_host {
     const char *disk_backing; /* "FlatVer2" */
     const char *base_type;    /* createType of the base */
     uint32_t base_cid;
-    const char *base_ddb;     /* more lines of the base's descriptor */
-    bool strange_cid; /* the first delta expects another base */
+    const char *base_ddb;                               /* more lines of the base's descriptor */
+    bool strange_cid;                                   /* the first delta expects another base */
     struct fake_snapshot snapshots[FAKE_SNAPSHOTS_MAX]; /* one line, the oldest first */
     size_t snapshot_count;
     unsigned last_id;

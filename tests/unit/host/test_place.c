@@ -17,74 +17,28 @@
 #include "receiver/host/map.h"
 #include "receiver/host/place.h"
 #include "receiver/host/reaper.h"
-#include "tests/unit/host/fake_host.h"
+#include "tests/unit/host/fixture.h"
 
-#define INSTALL "0123456789abcdef"
 #define DS "/vmfs/volumes/5c8f0001-00000001-0001-000000000001/"
 #define MIB ((size_t)1 << 20)
 
-struct fixture {
-    struct fake_host f;
-    char path[64];
-    char agent[100];
-    int folder;
-    struct journal *j;
-    struct datastore_list stores;
-    struct place_wish wish;
-};
+static char agent[100];
+static struct place_wish wish;
 
 static int set_up(void **state)
 {
-    struct fixture *x = calloc(1, sizeof *x);
-    struct err e;
+    struct fixture *x;
     FILE *file;
 
-    log_set_level(LOG_ERROR);
-    if (x == NULL)
+    if (fixture_set_up(state) != 0)
         return -1;
-    fake_host_init(&x->f);
-    strcpy(x->path, "/tmp/vmferry-place-XXXXXX");
-    if (mkdtemp(x->path) == NULL)
-        return -1;
-    x->folder = open(x->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    snprintf(x->agent, sizeof x->agent, "%s/agent", x->path);
-    file = fopen(x->agent, "w");
+    x = *state;
+    snprintf(agent, sizeof agent, "%s/agent", x->path);
+    file = fopen(agent, "w");
     if (file == NULL || fputs("the agent's bytes", file) < 0 || fclose(file) != 0)
         return -1;
-    *state = x;
-    if (journal_open(&x->j, x->folder, INSTALL, &e) != 0 ||
-        host_datastores(&x->f.host, &x->stores, &e) != 0)
-        return -1;
-    x->wish = (struct place_wish){ .agent_file = x->agent, .stores = &x->stores };
+    wish = (struct place_wish){ .agent_file = agent, .stores = &x->stores };
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *x = *state;
-    char command[128];
-
-    datastore_list_free(&x->stores);
-    journal_close(x->j);
-    close(x->folder);
-    snprintf(command, sizeof command, "rm -r %s", x->path);
-    if (system(command) != 0)
-        return -1;
-    fake_host_free(&x->f);
-    free(x);
-    return 0;
-}
-
-static size_t entries(struct fixture *x)
-{
-    struct journal_list l;
-    struct err e;
-    size_t n;
-
-    assert_int_equal(journal_list(x->j, &l, &e), 0);
-    n = l.count;
-    journal_list_free(&l);
-    return n;
 }
 
 static void placed_started_and_removed(void **state)
@@ -93,16 +47,16 @@ static void placed_started_and_removed(void **state)
     struct placed p;
     struct err e;
 
-    if (place_agent(&x->f.host, x->j, &x->wish, &p, &e) != 0)
+    if (place_agent(&x->f.host, x->j, &wish, &p, &e) != 0)
         fail_msg("%s", e.text);
     assert_int_equal(p.outcome, PLACE_READY);
     assert_string_equal(p.version, "vmferry-agent 0.1.0");
     assert_true(strncmp(p.folder, DS ".vmferry-", sizeof DS - 1 + 9) == 0);
     assert_non_null(fake_host_file(&x->f, p.path));
-    assert_int_equal(entries(x), 1);
+    assert_int_equal(fixture_entries(x, NULL), 1);
     assert_int_equal(place_remove(&x->f.host, &p, &e), 0);
     assert_int_equal(x->f.file_count, 0);
-    assert_int_equal(entries(x), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
     assert_int_equal(place_remove(&x->f.host, &p, &e), 0); /* nothing to do twice */
     placed_free(&p);
 }
@@ -114,12 +68,12 @@ static void a_refusal_is_an_outcome_with_its_reason(void **state)
     struct err e;
 
     x->f.exec_refused = true;
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), 0);
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), 0);
     assert_int_equal(p.outcome, PLACE_REFUSED);
     assert_non_null(strstr(p.reason, "/User/execInstalledOnly"));
     assert_non_null(strstr(p.reason, "--allow-exec"));
     assert_int_equal(x->f.file_count, 0);
-    assert_int_equal(entries(x), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
     placed_free(&p);
 }
 
@@ -150,10 +104,10 @@ static void a_damaged_upload_is_found_by_its_hash(void **state)
     struct err e;
 
     x->f.corrupt_upload = true;
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), -1);
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), -1);
     assert_int_equal(e.code, ERR_CORRUPT);
     assert_int_equal(x->f.file_count, 0);
-    assert_int_equal(entries(x), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
 }
 
 static void tmp_is_the_last_resort(void **state)
@@ -163,21 +117,21 @@ static void tmp_is_the_last_resort(void **state)
     struct err e;
 
     x->f.mkdir_fails_on_ds = true;
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), 0);
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), 0);
     assert_true(strncmp(p.folder, "/tmp/.vmferry-", 14) == 0);
     assert_int_equal(place_remove(&x->f.host, &p, &e), 0);
     placed_free(&p);
-    x->wish.agent_dir = "[ds1] tools";
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), -1);
+    wish.agent_dir = "[ds1] tools";
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), -1);
     assert_int_equal(e.code, ERR_SPACE);
-    x->wish.agent_dir = "[none] x";
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), -1);
+    wish.agent_dir = "[none] x";
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), -1);
     assert_int_equal(e.code, ERR_USAGE);
-    x->wish.agent_dir = NULL;
-    x->wish.agent_file = "/nonexistent";
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), -1);
+    wish.agent_dir = NULL;
+    wish.agent_file = "/nonexistent";
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), -1);
     assert_int_equal(e.code, ERR_USAGE);
-    assert_int_equal(entries(x), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
 }
 
 static bool refuse_on_datastores(struct fake_host *f, char **words, size_t count,
@@ -199,15 +153,15 @@ static void a_datastore_that_forbids_execution_is_passed_over(void **state)
     struct err e;
 
     x->f.extra = refuse_on_datastores;
-    if (place_agent(&x->f.host, x->j, &x->wish, &p, &e) != 0)
+    if (place_agent(&x->f.host, x->j, &wish, &p, &e) != 0)
         fail_msg("%s", e.text);
     assert_int_equal(p.outcome, PLACE_READY);
     assert_true(strncmp(p.folder, "/tmp/.vmferry-", 14) == 0);
     assert_int_equal(x->f.file_count, 2); /* nothing on the datastore */
     assert_int_equal(place_remove(&x->f.host, &p, &e), 0);
     placed_free(&p);
-    x->wish.agent_dir = "[ds1]";
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), 0);
+    wish.agent_dir = "[ds1]";
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), 0);
     assert_int_equal(p.outcome, PLACE_UNRUNNABLE);
     assert_non_null(strstr(p.reason, "Permission denied"));
     placed_free(&p);
@@ -255,7 +209,7 @@ static void what_a_dead_run_left_is_reaped_and_nothing_else(void **state)
     struct placed p;
     struct err e;
 
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), 0);
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), 0);
     fake_host_put(&x->f, DS ".vmferry-other", "", 0);
     assert_int_equal(reaper_run(&x->f.host, x->j, &options, &l, &e), 0);
     assert_int_equal(l.items[0].kind, REAPED_IN_USE);
@@ -266,7 +220,7 @@ static void what_a_dead_run_left_is_reaped_and_nothing_else(void **state)
     assert_int_equal(l.items[0].kind, REAPED_REMOVED);
     reaped_list_free(&l);
     assert_int_equal(x->f.file_count, 1);
-    assert_int_equal(entries(x), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
 }
 
 static void a_strangers_file_in_our_folder_stays(void **state)
@@ -278,7 +232,7 @@ static void a_strangers_file_in_our_folder_stays(void **state)
     char path[300];
     struct err e;
 
-    assert_int_equal(place_agent(&x->f.host, x->j, &x->wish, &p, &e), 0);
+    assert_int_equal(place_agent(&x->f.host, x->j, &wish, &p, &e), 0);
     snprintf(path, sizeof path, "%s/precious", p.folder);
     fake_host_put(&x->f, path, "x", 1);
     assert_int_equal(place_remove(&x->f.host, &p, &e), -1);
@@ -476,7 +430,7 @@ static void a_file_of_another_size_is_refused(void **state)
     disk.bytes = NULL;
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define T(name) cmocka_unit_test_setup_teardown(name, set_up, fixture_tear_down)
 
 int main(void)
 {

@@ -19,24 +19,13 @@
 #include "receiver/host/retained.h"
 #include "receiver/host/retained_room.h"
 #include "receiver/host/snapshot.h"
-#include "tests/unit/host/fake_host.h"
+#include "tests/unit/host/fixture.h"
 
-#define INSTALL "0123456789abcdef"
 #define TOKEN "00112233445566778899aabbccddeeff"
 #define STORE "/vmfs/volumes/5f000000-00000001-0001-000000000001"
 #define EPOCH INT64_C(1763600000)
 
-struct fixture {
-    struct fake_host f;
-    char path[64];
-    int folder;
-    struct journal *j;
-    struct vm vm;
-    struct datastore_list stores;
-    unsigned long delta_kib;
-};
-
-static struct fixture *running; /* for the fake's own command */
+static unsigned long delta_kib; /* of each delta, for the fake's own command */
 
 /* `du -k` of the deltas: one of the two names is there. */
 static bool answer_du(struct fake_host *f, char **words, size_t count, struct fake_reply *r)
@@ -46,7 +35,7 @@ static bool answer_du(struct fake_host *f, char **words, size_t count, struct fa
         return false;
     for (size_t i = 2; i < count; i++) {
         if (strstr(words[i], "-sesparse.vmdk") != NULL)
-            fake_print(r, "%lu\t%s\n", running->delta_kib, words[i]);
+            fake_print(r, "%lu\t%s\n", delta_kib, words[i]);
         else
             r->status = 1;
     }
@@ -55,43 +44,13 @@ static bool answer_du(struct fake_host *f, char **words, size_t count, struct fa
 
 static int set_up(void **state)
 {
-    struct fixture *x = calloc(1, sizeof *x);
-    struct err e;
+    struct fixture *x;
 
-    log_set_level(LOG_ERROR);
-    if (x == NULL)
+    if (fixture_set_up(state) != 0)
         return -1;
-    running = x;
-    fake_host_init(&x->f);
+    x = *state;
     x->f.extra = answer_du;
-    x->delta_kib = 100;
-    strcpy(x->path, "/tmp/vmferry-retained-XXXXXX");
-    if (mkdtemp(x->path) == NULL)
-        return -1;
-    x->folder = open(x->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    *state = x;
-    return journal_open(&x->j, x->folder, INSTALL, &e) == 0 &&
-                   host_vm(&x->f.host, 7, &x->vm, &e) == 0 &&
-                   host_vm_details(&x->f.host, &x->vm, &e) == 0 &&
-                   host_datastores(&x->f.host, &x->stores, &e) == 0
-               ? 0
-               : -1;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *x = *state;
-    char command[128];
-
-    vm_free(&x->vm);
-    datastore_list_free(&x->stores);
-    journal_close(x->j);
-    close(x->folder);
-    snprintf(command, sizeof command, "rm -r %s", x->path);
-    if (system(command) != 0)
-        return -1;
-    fake_host_free(&x->f);
-    free(x);
+    delta_kib = 100;
     return 0;
 }
 
@@ -433,9 +392,9 @@ static void deltas_may_take_a_quarter_of_the_free_room(void **state)
     char token[JOURNAL_TOKEN_ROOM];
 
     keep_one(x, true, token);
-    x->delta_kib = (unsigned long)(free_kib / 8); /* two disks */
+    delta_kib = (unsigned long)(free_kib / 8); /* two disks */
     reap(x, &none, REAPED_RETAINED, "of changes");
-    x->delta_kib++;
+    delta_kib++;
     reap(x, &none, REAPED_REMOVED, "are free");
 }
 
@@ -487,7 +446,7 @@ static void sizes_are_read_from_lines_that_name_a_delta(void **state)
     retained_free(&r);
 }
 
-#define WITH_HOST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define WITH_HOST(f) cmocka_unit_test_setup_teardown(f, set_up, fixture_tear_down)
 
 int main(void)
 {

@@ -1,4 +1,4 @@
-/* Snapshots from intention to proof of removal, the chain below them, and the reaper. */
+/* Snapshots from intention to proof of removal, and the reaper. */
 #include "tests/unit/cmocka_all.h"
 
 #include <fcntl.h>
@@ -16,80 +16,9 @@
 #include "receiver/host/journal.h"
 #include "receiver/host/reaper.h"
 #include "receiver/host/snapshot.h"
-#include "tests/unit/host/fake_host.h"
+#include "tests/unit/host/fixture.h"
 
-#define INSTALL "0123456789abcdef"
 #define STRANGER "vmferry-fedcba9876543210-run-00112233445566778899aabbccddeeff"
-
-struct fixture {
-    struct fake_host f;
-    char path[64];
-    int folder;
-    struct journal *j;
-    struct vm vm;
-    struct datastore_list stores;
-    struct snapshot_wish wish;
-};
-
-static int set_up(void **state)
-{
-    struct fixture *x = calloc(1, sizeof *x);
-    struct err e;
-
-    log_set_level(LOG_ERROR);
-    if (x == NULL)
-        return -1;
-    fake_host_init(&x->f);
-    strcpy(x->path, "/tmp/vmferry-snapshot-XXXXXX");
-    if (mkdtemp(x->path) == NULL)
-        return -1;
-    x->folder = open(x->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    *state = x;
-    if (journal_open(&x->j, x->folder, INSTALL, &e) != 0 ||
-        host_vm(&x->f.host, 7, &x->vm, &e) != 0 || host_vm_details(&x->f.host, &x->vm, &e) != 0 ||
-        host_datastores(&x->f.host, &x->stores, &e) != 0) {
-        fprintf(stderr, "%s\n", e.text);
-        return -1;
-    }
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *x = *state;
-    char command[128];
-
-    vm_free(&x->vm);
-    datastore_list_free(&x->stores);
-    journal_close(x->j);
-    close(x->folder);
-    snprintf(command, sizeof command, "rm -r %s", x->path);
-    if (system(command) != 0)
-        return -1;
-    fake_host_free(&x->f);
-    free(x);
-    return 0;
-}
-
-static int take(struct fixture *x, struct snapshot **s, struct err *e)
-{
-    *s = NULL;
-    return snapshot_create(&x->f.host, x->j, &x->vm, &x->wish, s, e);
-}
-
-static size_t entries(struct fixture *x, enum journal_state *state)
-{
-    struct journal_list l;
-    struct err e;
-    size_t n;
-
-    assert_int_equal(journal_list(x->j, &l, &e), 0);
-    n = l.count;
-    if (n > 0 && state != NULL)
-        *state = l.items[0].state;
-    journal_list_free(&l);
-    return n;
-}
 
 /* Run the reaper and expect one line of this kind. */
 static void reap(struct fixture *x, enum reaped_kind kind)
@@ -172,12 +101,12 @@ static void created_read_and_removed(void **state)
     struct err e;
     enum journal_state at;
 
-    if (take(x, &s, &e) != 0)
+    if (fixture_take(x, &s, &e) != 0)
         fail_msg("%s", e.text);
     assert_int_equal(s->id, 1);
     assert_true(s->quiesced);
     assert_true(fake_host_has(&x->f, s->name));
-    assert_true(entries(x, &at) == 1 && at == JOURNAL_CREATED);
+    assert_true(fixture_entries(x, &at) == 1 && at == JOURNAL_CREATED);
     if (chain_plan_read(&x->f.host, &x->vm, s, &x->stores, &plan, &e) != 0)
         fail_msg("%s", e.text);
     assert_int_equal(plan.count, 1);
@@ -191,14 +120,14 @@ static void created_read_and_removed(void **state)
     assert_string_equal(plan.items[0].adapter, "lsilogic");
     assert_false(plan.before);
     assert_int_equal(snapshot_reading(&x->f.host, s, &e), 0);
-    assert_true(entries(x, &at) == 1 && at == JOURNAL_READING);
+    assert_true(fixture_entries(x, &at) == 1 && at == JOURNAL_READING);
     assert_int_equal(chain_recheck(&x->f.host, &x->vm, s, &x->stores, &plan, &e), 0);
     chain_plan_free(&plan);
     if (snapshot_remove(&x->f.host, s, &e) != 0)
         fail_msg("%s", e.text);
     snapshot_free(s);
     assert_int_equal(x->f.snapshot_count, 0);
-    assert_int_equal(entries(x, NULL), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
 }
 
 static void the_intention_is_written_before_the_host_hears_of_it(void **state)
@@ -209,14 +138,14 @@ static void the_intention_is_written_before_the_host_hears_of_it(void **state)
     enum journal_state at;
 
     x->f.create_silent = true;
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_SOURCE);
-    assert_true(entries(x, &at) == 1 && at == JOURNAL_INTENT);
+    assert_true(fixture_entries(x, &at) == 1 && at == JOURNAL_INTENT);
     /* Nothing is there: it delays nothing, and is closed after 30 minutes. */
     reap(x, REAPED_WAITING);
     x->f.clock_ms += UINT64_C(1800) * 1000;
     reap(x, REAPED_NOTHING);
-    assert_int_equal(entries(x, NULL), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
 }
 
 static void a_silent_failure_that_appears_later_is_reaped(void **state)
@@ -227,14 +156,14 @@ static void a_silent_failure_that_appears_later_is_reaped(void **state)
 
     x->f.create_late_looks = 60;
     x->wish.create_ms = 20000;
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_SOURCE);
     assert_int_equal(x->f.snapshot_count, 0);
     reap(x, REAPED_WAITING); /* its task is still running */
     x->f.late_looks = 0;
     reap(x, REAPED_REMOVED);
     assert_int_equal(x->f.snapshot_count, 0);
-    assert_int_equal(entries(x, NULL), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
 }
 
 static void one_that_appears_late_but_in_time_is_taken(void **state)
@@ -244,7 +173,7 @@ static void one_that_appears_late_but_in_time_is_taken(void **state)
     struct err e;
 
     x->f.create_late_looks = 5;
-    if (take(x, &s, &e) != 0)
+    if (fixture_take(x, &s, &e) != 0)
         fail_msg("%s", e.text);
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), 0);
     snapshot_free(s);
@@ -257,7 +186,7 @@ static void a_refusal_is_reported_with_the_hosts_words(void **state)
     struct err e;
 
     x->f.create_fault = "An error occurred while taking a snapshot: One or more disks are busy";
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_SOURCE);
     assert_non_null(strstr(e.text, "One or more disks are busy"));
     assert_int_equal(x->f.snapshot_count, 0);
@@ -272,17 +201,17 @@ static void quiescing_falls_back_or_is_required(void **state)
 
     x->f.create_fault = "An error occurred while quiescing the virtual machine.";
     x->f.create_fault_quiesced = true;
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     assert_false(s->quiesced);
     assert_non_null(strstr(s->quiesce_problem, "quiescing"));
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), 0);
     snapshot_free(s);
 
     x->wish.quiesce = QUIESCE_REQUIRE;
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_UNSUPPORTED);
     x->wish.quiesce = QUIESCE_NO;
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     assert_int_equal(s->quiesce_problem[0], 0);
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), 0);
     snapshot_free(s);
@@ -296,19 +225,19 @@ static void another_task_is_waited_for_within_the_limit(void **state)
 
     x->f.create_busy = 2;
     x->wish.wait_ms = 600000;
-    if (take(x, &s, &e) != 0)
+    if (fixture_take(x, &s, &e) != 0)
         fail_msg("%s", e.text);
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), 0);
     snapshot_free(s);
-    assert_int_equal(entries(x, NULL), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
 
     x->f.create_busy = 2;
     x->wish.wait_ms = 0;
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_BUSY);
     x->f.create_busy = 0;
     x->f.task_open = true;
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_BUSY);
     assert_int_equal(x->f.snapshot_count, 0);
 }
@@ -321,7 +250,7 @@ static void a_young_run_of_another_receiver_goes_first(void **state)
 
     /* It was there before: we do not even begin. */
     fake_host_add_snapshot(&x->f, STRANGER, 1763600000 - 100);
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_BUSY);
     assert_int_equal(fake_host_ran(&x->f, "/bin/vim-cmd vmsvc/snapshot.create"), 0);
     assert_true(fake_host_has(&x->f, STRANGER));
@@ -330,11 +259,11 @@ static void a_young_run_of_another_receiver_goes_first(void **state)
 
     /* It came between our look and our creation: ours goes again. */
     x->f.appears_before = STRANGER;
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_BUSY);
     assert_int_equal(x->f.snapshot_count, 1);
     assert_true(fake_host_has(&x->f, STRANGER));
-    assert_int_equal(entries(x, NULL), 0);
+    assert_int_equal(fixture_entries(x, NULL), 0);
 }
 
 static void an_old_one_of_another_receiver_is_the_users(void **state)
@@ -346,7 +275,7 @@ static void an_old_one_of_another_receiver_is_the_users(void **state)
 
     fake_host_add_snapshot(&x->f, STRANGER, 1763600000 - 24 * 3600 - 1);
     assert_int_equal(host_vm_details(&x->f.host, &x->vm, &e), 0);
-    if (take(x, &s, &e) != 0)
+    if (fixture_take(x, &s, &e) != 0)
         fail_msg("%s", e.text);
     /* Its delta is read, and the base below it. */
     assert_int_equal(chain_plan_read(&x->f.host, &x->vm, s, &x->stores, &plan, &e), 0);
@@ -379,7 +308,7 @@ static void a_task_in_progress_delays_the_removal(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.remove_busy = 2;
     if (snapshot_remove(&x->f.host, s, &e) != 0)
         fail_msg("%s", e.text);
@@ -394,12 +323,12 @@ static void a_removal_that_does_nothing_is_no_success(void **state)
     struct err e;
     enum journal_state at;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.remove_does_nothing = true;
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), -1);
     assert_int_equal(e.code, ERR_CLEANUP);
     snapshot_free(s);
-    assert_true(entries(x, &at) == 1 && at == JOURNAL_REMOVING);
+    assert_true(fixture_entries(x, &at) == 1 && at == JOURNAL_REMOVING);
     reap(x, REAPED_FAILED);
     x->f.remove_does_nothing = false;
     reap(x, REAPED_REMOVED);
@@ -412,7 +341,7 @@ static void files_left_behind_are_told(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.remove_leaves_files = true;
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), -1);
     assert_int_equal(e.code, ERR_CLEANUP);
@@ -430,7 +359,7 @@ static void a_delta_left_without_a_word_is_told_too(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.links++; /* the removal takes one away, so one stays */
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), -1);
     assert_int_equal(e.code, ERR_CLEANUP);
@@ -445,12 +374,12 @@ static void two_with_our_token_are_both_left_alone(void **state)
     struct err e;
 
     x->f.create_twice = true;
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(x->f.snapshot_count, 2);
     reap(x, REAPED_FAILED);
     assert_int_equal(x->f.snapshot_count, 2);
     assert_int_equal(fake_host_ran(&x->f, "/bin/vim-cmd vmsvc/snapshot.remove"), 0);
-    assert_int_equal(entries(x, NULL), 1);
+    assert_int_equal(fixture_entries(x, NULL), 1);
 }
 
 static void another_id_under_our_name_is_left_alone(void **state)
@@ -459,7 +388,7 @@ static void another_id_under_our_name_is_left_alone(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.snapshots[0].id = 77;
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), -1);
     assert_int_equal(e.code, ERR_REFUSED);
@@ -475,7 +404,7 @@ static void another_vm_under_our_id_is_left_alone(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.instance_uuid = "52bb0000-0000-0000-0000-000000000009";
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), -1);
     assert_int_equal(fake_host_ran(&x->f, "/bin/vim-cmd vmsvc/snapshot.remove"), 0);
@@ -489,7 +418,7 @@ static void a_vm_with_a_new_id_is_found_again(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.vmid = 12;
     if (snapshot_remove(&x->f.host, s, &e) != 0)
         fail_msg("%s", e.text);
@@ -503,13 +432,13 @@ static void a_cut_connection_leaves_the_entry_for_the_reaper(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.cut = true;
     assert_int_equal(snapshot_remove(&x->f.host, s, &e), -1);
     assert_int_equal(e.code, ERR_NETWORK);
     snapshot_free(s);
     x->f.cut = false;
-    assert_int_equal(entries(x, NULL), 1);
+    assert_int_equal(fixture_entries(x, NULL), 1);
     reap(x, REAPED_REMOVED);
     assert_int_equal(x->f.snapshot_count, 0);
 }
@@ -520,13 +449,13 @@ static void a_stop_request_does_not_keep_the_snapshot(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     x->f.stop = true;
     x->f.vmid = 12; /* finding it again goes through the list of VMs */
     if (snapshot_remove(&x->f.host, s, &e) != 0)
         fail_msg("%s", e.text);
     snapshot_free(s);
-    assert_int_equal(take(x, &s, &e), -1);
+    assert_int_equal(fixture_take(x, &s, &e), -1);
     assert_int_equal(e.code, ERR_STOPPED);
 }
 
@@ -540,7 +469,7 @@ static void what_is_locked_or_foreign_is_never_touched(void **state)
 
     fake_host_add_snapshot(&x->f, "the user's own", 1763600000 - 5000);
     assert_int_equal(host_vm_details(&x->f.host, &x->vm, &e), 0);
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     fake_host_add_snapshot(&x->f, STRANGER, 1763600000);
     reap(x, REAPED_IN_USE);
     assert_int_equal(x->f.snapshot_count, 3);
@@ -559,7 +488,7 @@ static void entries_of_other_hosts_are_not_looked_at(void **state)
     struct snapshot *s;
     struct err e;
 
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     snapshot_free(s);
     strcpy(x->f.host.uuid, "another");
     assert_int_equal(reaper_run(&x->f.host, x->j, &options, &l, &e), 0);
@@ -579,7 +508,7 @@ static void leftovers_are_listed_and_a_named_one_removed(void **state)
     fake_host_add_snapshot(&x->f, "someone's", 1763500000);
     fake_host_add_snapshot(&x->f, STRANGER, 1763500000);
     assert_int_equal(host_vm_details(&x->f.host, &x->vm, &e), 0);
-    assert_int_equal(take(x, &s, &e), 0);
+    assert_int_equal(fixture_take(x, &s, &e), 0);
     assert_int_equal(reaper_leftovers(&x->f.host, x->j, &l, &e), 0);
     assert_int_equal(l.count, 2);
     assert_false(l.items[0].ours);
@@ -602,128 +531,7 @@ static void leftovers_are_listed_and_a_named_one_removed(void **state)
     snapshot_free(s);
 }
 
-/* ---- chains ---- */
-
-static void plan(struct fixture *x, struct chain_plan *p)
-{
-    struct err e;
-
-    vm_free(&x->vm);
-    assert_int_equal(host_vm(&x->f.host, 7, &x->vm, &e), 0);
-    assert_int_equal(host_vm_details(&x->f.host, &x->vm, &e), 0);
-    if (chain_plan_read(&x->f.host, &x->vm, NULL, &x->stores, p, &e) != 0)
-        fail_msg("%s", e.text);
-    assert_int_equal(p->count, 1);
-}
-
-static void forms_have_their_outcomes(void **state)
-{
-    static const struct {
-        const char *power, *mode, *backing, *type;
-        enum chain_outcome outcome;
-    } cases[] = {
-        { "poweredOn", "persistent", "FlatVer2", "vmfs", CHAIN_READ },
-        { "poweredOff", "persistent", "FlatVer2", "vmfs", CHAIN_READ },
-        { "suspended", "persistent", "FlatVer2", "vmfs", CHAIN_READ_DIRECT },
-        { "poweredOn", "independent_persistent", "FlatVer2", "vmfs", CHAIN_SKIPPED },
-        { "poweredOff", "independent_nonpersistent", "FlatVer2", "vmfs", CHAIN_READ_DIRECT },
-        { "poweredOn", "persistent", "RawDiskMappingVer1", "vmfs", CHAIN_SKIPPED },
-        { "poweredOn", "persistent", "LocalPMem", "vmfs", CHAIN_REFUSED },
-        { "poweredOn", "persistent", "FlatVer2", "vsanSparse", CHAIN_REFUSED },
-        { "poweredOn", "persistent", "FlatVer2", "monolithicFlat", CHAIN_REFUSED },
-    };
-    struct fixture *x = *state;
-
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct chain_plan p;
-
-        if (i == 5)
-            continue; /* needs a physical mode; below */
-        x->f.power = cases[i].power;
-        x->f.disk_mode = cases[i].mode;
-        x->f.disk_backing = cases[i].backing;
-        x->f.base_type = cases[i].type;
-        plan(x, &p);
-        if (p.items[0].outcome != cases[i].outcome)
-            fail_msg("case %zu: %d: %s", i, p.items[0].outcome, p.items[0].reason.text);
-        chain_plan_free(&p);
-    }
-}
-
-static void a_device_that_forbids_snapshots_needs_the_vm_off(void **state)
-{
-    struct fixture *x = *state;
-    enum chain_way way;
-    char why[300];
-    struct err e;
-
-    x->f.disk_backing = "RawDiskMappingVer1"; /* without a mode it counts as physical */
-    assert_int_equal(host_vm_details(&x->f.host, &x->vm, &e), 0);
-    assert_int_equal(x->vm.disks.items[0].kind, VM_DISK_RDM_PHYSICAL);
-    assert_int_equal(chain_way_of(&x->vm, &way, why, sizeof why, &e), -1);
-    assert_int_equal(e.code, ERR_UNSUPPORTED);
-    x->vm.power = VM_OFF;
-    assert_int_equal(chain_way_of(&x->vm, &way, why, sizeof why, &e), 0);
-    assert_int_equal(way, CHAIN_DIRECTLY);
-    assert_true(why[0] != '\0');
-}
-
-static void filters_in_a_descriptor_are_a_warning(void **state)
-{
-    struct fixture *x = *state;
-    struct chain_plan p;
-
-    plan(x, &p);
-    assert_string_equal(p.items[0].reason.text, "");
-    chain_plan_free(&p);
-    x->f.base_ddb = "ddb.iofilters = \"maker_cache\"\n";
-    plan(x, &p);
-    assert_int_equal(p.items[0].outcome, CHAIN_READ);
-    assert_non_null(strstr(p.items[0].reason.text, "I/O filters (maker_cache)"));
-    chain_plan_free(&p);
-}
-
-static void changes_while_reading_are_seen(void **state)
-{
-    struct fixture *x = *state;
-    struct chain_plan p;
-    struct snapshot *s;
-    struct err e;
-
-    assert_int_equal(take(x, &s, &e), 0);
-    assert_int_equal(chain_plan_read(&x->f.host, &x->vm, s, &x->stores, &p, &e), 0);
-    x->f.base_cid += 16; /* both links change together, so they still fit each other */
-    assert_int_equal(chain_recheck(&x->f.host, &x->vm, s, &x->stores, &p, &e), -1);
-    assert_int_equal(e.code, ERR_SOURCE);
-    x->f.base_cid -= 16;
-    assert_int_equal(chain_recheck(&x->f.host, &x->vm, s, &x->stores, &p, &e), 0);
-    x->f.snapshots[0].id = 9;
-    assert_int_equal(chain_recheck(&x->f.host, &x->vm, s, &x->stores, &p, &e), -1);
-    assert_int_equal(e.code, ERR_SOURCE);
-    x->f.snapshots[0].id = s->id;
-    fake_host_add_snapshot(&x->f, "somebody's on top", 0);
-    assert_int_equal(chain_recheck(&x->f.host, &x->vm, s, &x->stores, &p, &e), -1);
-    assert_int_equal(e.code, ERR_SOURCE);
-    chain_plan_free(&p);
-    snapshot_free(s);
-}
-
-static void a_vm_switched_on_under_a_direct_read_is_seen(void **state)
-{
-    struct fixture *x = *state;
-    struct chain_plan p;
-    struct err e;
-
-    x->f.power = "suspended";
-    plan(x, &p);
-    assert_int_equal(chain_recheck(&x->f.host, &x->vm, NULL, &x->stores, &p, &e), 0);
-    x->f.power = "poweredOn";
-    assert_int_equal(chain_recheck(&x->f.host, &x->vm, NULL, &x->stores, &p, &e), -1);
-    assert_int_equal(e.code, ERR_SOURCE);
-    chain_plan_free(&p);
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define T(name) cmocka_unit_test_setup_teardown(name, fixture_set_up, fixture_tear_down)
 
 int main(void)
 {
@@ -753,11 +561,6 @@ int main(void)
         T(what_is_locked_or_foreign_is_never_touched),
         T(entries_of_other_hosts_are_not_looked_at),
         T(leftovers_are_listed_and_a_named_one_removed),
-        T(forms_have_their_outcomes),
-        T(a_device_that_forbids_snapshots_needs_the_vm_off),
-        T(filters_in_a_descriptor_are_a_warning),
-        T(changes_while_reading_are_seen),
-        T(a_vm_switched_on_under_a_direct_read_is_seen),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

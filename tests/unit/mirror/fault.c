@@ -1,7 +1,7 @@
 /*
  * Every system call that changes files goes through here (the linker's --wrap), so that a test can
- * end the process at the nth of them, let them fail, or look at them: no list of crash points has to
- * be kept.
+ * end the process at the nth of them, let them fail, or look at them: no list of crash points has
+ * to be kept.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -93,14 +93,14 @@ WRAP(int, ftruncate64, (int fd, off_t size), (fd, size), .kind = CALL_WRITE, .fd
 WRAP(int, fallocate64, (int fd, int mode, off_t at, off_t count), (fd, mode, at, count),
      .kind = CALL_WRITE, .fd = fd)
 WRAP(int, fchmod, (int fd, mode_t mode), (fd, mode), .kind = CALL_OTHER, .fd = fd)
-WRAP(int, mkdirat, (int dir, const char *name, mode_t mode), (dir, name, mode),
-     .kind = CALL_MKDIR, .fd = dir, .name = name)
+WRAP(int, mkdirat, (int dir, const char *name, mode_t mode), (dir, name, mode), .kind = CALL_MKDIR,
+     .fd = dir, .name = name)
 WRAP(int, renameat, (int from, const char *a, int to, const char *b), (from, a, to, b),
      .kind = CALL_RENAME, .fd = from, .name = a, .to = to, .to_name = b)
 WRAP(int, renameat2, (int from, const char *a, int to, const char *b, unsigned flags),
      (from, a, to, b, flags), .kind = CALL_RENAME, .fd = from, .name = a, .to = to, .to_name = b)
-WRAP(int, unlinkat, (int dir, const char *name, int flags), (dir, name, flags),
-     .kind = CALL_REMOVE, .fd = dir, .name = name)
+WRAP(int, unlinkat, (int dir, const char *name, int flags), (dir, name, flags), .kind = CALL_REMOVE,
+     .fd = dir, .name = name)
 
 int __real_posix_fallocate64(int fd, off_t at, off_t count);
 int __wrap_posix_fallocate64(int fd, off_t at, off_t count);

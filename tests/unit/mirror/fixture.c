@@ -60,6 +60,23 @@ void host_free(struct host *h)
     nftw(h->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+int host_setup(void **state)
+{
+    struct host *h = malloc(sizeof *h);
+
+    assert_non_null(h);
+    host_new(h);
+    *state = h;
+    return 0;
+}
+
+int host_teardown(void **state)
+{
+    host_free(*state);
+    free(*state);
+    return 0;
+}
+
 struct disk *host_add(struct host *h, const char *slot, const char *uuid, uint64_t capacity)
 {
     struct disk *d = &h->disks[h->count++];
@@ -106,6 +123,17 @@ void disk_copy(struct disk *to, const struct disk *from)
     to->data = malloc(from->capacity);
     assert_non_null(to->data);
     memcpy(to->data, from->data, from->capacity);
+}
+
+struct disk *some_disk(struct host *h, const char *slot, const char *uuid)
+{
+    struct disk *d = host_add(h, slot, uuid, 100 * BLOCK + 1536);
+
+    for (unsigned b = 0; b < 40; b += 3)
+        disk_set(d, b, b + 1);
+    disk_set(d, 90, 7);
+    disk_set(d, 100, 9);
+    return d;
 }
 
 /* --- the source --- */
@@ -334,6 +362,25 @@ void assert_image(const char *folder, const char *file, const struct disk *d)
         fail_msg("%s/%s is not the disk %s", folder, file, d->slot);
 }
 
+void must_run(struct host *h, struct walk *w)
+{
+    struct walk none = { 0 };
+    struct err e;
+
+    assert_ok(host_run(h, w != NULL ? w : &none, NULL, &e), &e);
+}
+
+struct mirror_facts some_facts(const struct host *h)
+{
+    return (struct mirror_facts){ .time = h->time,
+                                  .kind = "full",
+                                  .outcome = "ok",
+                                  .consistency = "crash",
+                                  .data_channel = "ssh",
+                                  .read_path = "ssh-dd",
+                                  .change_source = "full" };
+}
+
 static unsigned restores;
 
 int restore_gen(struct host *h, const char *gen, char out[128], struct err *e)
@@ -351,6 +398,15 @@ int restore_gen(struct host *h, const char *gen, char out[128], struct err *e)
         rc = mirror_restore(item, out, &h->env, &r, e);
     mirror_list_free(l);
     return rc;
+}
+
+void must_restore(struct host *h, const char *gen, const char *file, const struct disk *d)
+{
+    char out[128];
+    struct err e;
+
+    assert_ok(restore_gen(h, gen, out, &e), &e);
+    assert_image(out, file, d);
 }
 
 static void note_problem(void *context, const char *object, const char *text)
@@ -373,4 +429,13 @@ int check_mirror(struct host *h, const char *name, bool read_data, struct proble
 
     *p = (struct problems){ 0 };
     return mirror_check(in_mirror(h, name, ""), &o, &h->env, &out, e);
+}
+
+void must_be_clean(struct host *h, const char *name)
+{
+    struct problems p;
+    struct err e;
+
+    if (check_mirror(h, name, true, &p, &e) != 0)
+        fail_msg("%s: %s", p.object, p.text);
 }

@@ -13,6 +13,9 @@
 #include "receiver/mirror/mirror.h"
 #include "receiver/mirror/mirror_read.h"
 
+#define UUID_A "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a"
+#define UUID_B "60 00 C2 92 00 00 00 00-00 00 00 00 00 00 00 0b"
+
 enum { BLOCK = 16 << 10, DISKS_MAX = 4, WARNINGS_BYTES = 16 << 10 };
 
 struct disk {
@@ -49,11 +52,16 @@ struct walk {
 
 void host_new(struct host *h);
 void host_free(struct host *h); /* removes the folder */
+/* The same around each test of cmocka, whose *state is the host. */
+int host_setup(void **state);
+int host_teardown(void **state);
 
 struct disk *host_add(struct host *h, const char *slot, const char *uuid, uint64_t capacity);
 void disk_set(struct disk *d, uint64_t block, unsigned seed); /* 0: zeros */
 void disk_grow(struct disk *d, uint64_t capacity);
 void disk_copy(struct disk *to, const struct disk *from);
+/* A disk of 101 blocks: 16 with content, holes, and a short last one. */
+struct disk *some_disk(struct host *h, const char *slot, const char *uuid);
 
 /* Walk one disk into a sink.  -1 when it was stopped or the sink failed. */
 struct sink;
@@ -61,6 +69,8 @@ int walk_disk(struct sink *s, const struct disk *d, struct walk *w, struct err *
 
 /* A whole run; *number is the generation. */
 int host_run(struct host *h, struct walk *w, uint64_t *number, struct err *e);
+void must_run(struct host *h, struct walk *w); /* w may be NULL */
+struct mirror_facts some_facts(const struct host *h);
 /* The same, but die in the middle without closing anything in order. */
 int host_run_until_commit(struct host *h, struct walk *w, struct mirror **m, struct mirror_run **r,
                           struct err *e);
@@ -74,6 +84,8 @@ const char *in_mirror(const struct host *h, const char *name, const char *file);
 
 /* Restore what the user typed to a new folder, whose path goes to out. */
 int restore_gen(struct host *h, const char *gen, char out[128], struct err *e);
+/* It works, and `file` of it is the disk. */
+void must_restore(struct host *h, const char *gen, const char *file, const struct disk *d);
 
 /* Check of the folder; problems found are counted and the first is kept. */
 struct problems {
@@ -82,6 +94,7 @@ struct problems {
 };
 int check_mirror(struct host *h, const char *name, bool read_data, struct problems *p,
                  struct err *e);
+void must_be_clean(struct host *h, const char *name); /* data read, too */
 
 /* --- faults (fault.c) --- */
 

@@ -13,8 +13,6 @@
 #include "protocol/base/checked.h"
 #include "tests/unit/mirror/fixture.h"
 
-static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
-static const char UUID_B[] = "60 00 C2 92 00 00 00 00-00 00 00 00 00 00 00 0b";
 static const char UUID_C[] = "60 00 C2 93 00 00 00 00-00 00 00 00 00 00 00 0c";
 static const char UUID_D[] = "60 00 C2 94 00 00 00 00-00 00 00 00 00 00 00 0d";
 

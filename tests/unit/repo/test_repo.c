@@ -21,8 +21,6 @@
 #include "receiver/storage/storage_memory.h"
 #include "tests/unit/repo/fixture.h"
 
-static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
-static const char UUID_B[] = "60 00 C2 92 00 00 00 00-00 00 00 00 00 00 00 0b";
 
 /* Blocks 0, 3 and 4 of twelve and a short one at the end. */
 static struct disk *add_disk(struct fixture *f)

@@ -13,8 +13,6 @@
 #include "receiver/storage/storage_record.h"
 #include "tests/unit/repo/collect.h"
 
-static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
-static const char UUID_B[] = "60 00 C2 92 00 00 00 00-00 00 00 00 00 00 00 0b";
 
 enum {
     TRUTHS_MAX = 128,

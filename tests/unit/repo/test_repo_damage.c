@@ -12,7 +12,6 @@
 #include "receiver/storage/storage_memory.h"
 #include "tests/unit/repo/verify.h"
 
-static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
 
 enum { STRIDE_USUAL = 13 };
 

@@ -11,7 +11,6 @@
 #include "receiver/storage/storage_directory.h"
 #include "tests/unit/repo/fixture.h"
 
-static const char UUID_A[] = "60 00 C2 91 00 00 00 00-00 00 00 00 00 00 00 0a";
 
 #ifdef __SANITIZE_ADDRESS__
 enum { STRIDE = 5 };
