@@ -89,11 +89,13 @@ static int plan_links(const struct planner *p, const struct vm_disk *disk, const
         .stores = p->stores,
         .disk = disk,
         .tip = tip,
-        .below = (const char *const *)disk->parents + parents_above,
-        .below_count = disk->parent_count - parents_above,
         .outcome = outcome,
     };
 
+    if (disk->parent_count > parents_above) {
+        wish.below = (const char *const *)disk->parents + parents_above;
+        wish.below_count = disk->parent_count - parents_above;
+    }
     return chain_links_read(&wish, out, e);
 }
 

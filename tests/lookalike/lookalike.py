@@ -291,7 +291,8 @@ class Lookalike:
                 while not data.endswith(b"\n"):
                     part = s.recv(1 << 20)
                     if not part:
-                        raise LookalikeError("no answer to %s; see %s/log" % (do, self.dir))
+                        raise LookalikeError("no answer to %s:\n%s" % (
+                            do, self._tail("errors.log")))
                     data += part
         finally:
             if link:

@@ -135,6 +135,7 @@ class Machine(Snapshots):
         if slot not in self.truths:
             self.truths[slot] = Truth(os.path.join(
                 self.host.folder, "truth", "%d-%s" % (self.vmid, slot.replace(":", "-"))))
+            self.truths[slot].mend(self.chain(self.disk(slot)))
         return self.truths[slot]
 
     def forget_truth(self, slot):
@@ -153,11 +154,14 @@ class Machine(Snapshots):
             if disk.path not in self.written:
                 self.written.add(disk.path)
                 self.change_cid(chain)
-            self.truth(slot).write(chain.base, offset, data)
+            truth = self.truth(slot)
+            truth.note(offset, len(data))
+            truth.write(chain.base, offset, data)
             if unmap or (self.host.knobs["zero-writes"] == "mark" and data.count(0) == len(data)):
                 chain.zero(offset, len(data), unmap)
             else:
                 chain.write(offset, data)
+            truth.note(0, 0)
 
     @staticmethod
     def change_cid(chain):

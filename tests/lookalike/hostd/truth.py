@@ -8,11 +8,13 @@ defect in the writers of the deltas or in merging them shows as a difference, ne
 
 import json
 import os
+import struct
 
 from . import dictfile
 from .record import Record
 
 PIECE = 1 << 20
+UNDER_WAY = struct.Struct("<QQ")      # offset, length of a write; length 0: none
 NOW_GRAIN = 512
 MARK_GRAIN = 4096
 
@@ -27,6 +29,7 @@ class Truth:
         self.marks = []
         self.newest = None
         self.now = None
+        self.under_way = None
         if os.path.exists(self.index_path):
             with open(self.index_path) as f:
                 self.marks = json.load(f)
@@ -38,6 +41,31 @@ class Truth:
             if record is not None:
                 record.close()
         self.newest = self.now = None
+        if self.under_way is not None:
+            os.close(self.under_way)
+            self.under_way = None
+
+    # a daemon that is killed between the record and the disk
+
+    def note(self, offset, length):
+        """A write begins; with length 0, it is in the record and on the disk."""
+        if self.now is None:
+            return
+        if self.under_way is None:
+            self.under_way = os.open(os.path.join(self.folder, "under-way"),
+                                     os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.pwrite(self.under_way, UNDER_WAY.pack(offset, length), 0)
+
+    def mend(self, chain):
+        """After a kill: of the write that was under way, the disk holds what it holds."""
+        path = os.path.join(self.folder, "under-way")
+        if self.now is None or not os.path.exists(path):
+            return
+        with open(path, "rb") as f:
+            offset, length = UNDER_WAY.unpack(f.read().ljust(UNDER_WAY.size, b"\0"))
+        if length > 0:
+            self.write(chain.base, offset, chain.read(offset, length))
+            self.note(0, 0)
 
     def is_lost(self):
         """A test has removed the folder: it gave the slot another disk."""
