@@ -13,7 +13,7 @@
 enum {
     CHUNK_BYTES = (256 << 10) + 4096, /* four blocks of the usual size */
     WAKE_BYTES = 256 << 10,           /* of bulk are worth a turn of the loop */
-    CHUNKS_SPARE = 8,         /* a queue at its mark, with what a record leaves unused of a chunk */
+    CHUNKS_SPARE = 12,        /* a queue at its mark, with what a record leaves unused of a chunk */
     SLOWEST_BYTES = 16 << 10, /* that a line which is worth waiting for brings in a second */
     IN_BYTES_MIN = 256 << 10,
     IN_BYTES_BULK = 1 << 20, /* where blocks come: many at a time save wake-ups */

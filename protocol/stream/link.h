@@ -20,7 +20,7 @@ struct err;
 struct link;
 
 enum {
-    LINK_QUEUE_MARK = 1 << 20,    /* no room for bulk above it */
+    LINK_QUEUE_MARK = 2 << 20,    /* no room for bulk above it */
     LINK_QUEUE_CEILING = 8 << 20, /* ERR_LIMIT above it */
 };
 

@@ -18,8 +18,8 @@ struct hole_map;
 enum transfer_channel { CHANNEL_AUTO, CHANNEL_TCP, CHANNEL_SSH };
 
 enum {
-    TRANSFER_WINDOW_BYTES = 8 << 20, /* data under way for each disk */
-    TRANSFER_REOPENINGS_MAX = 64,    /* of one disk */
+    TRANSFER_WINDOW_BYTES = 16 << 20, /* data under way for each disk */
+    TRANSFER_REOPENINGS_MAX = 64,     /* of one disk */
 };
 
 struct transfer_disk {
