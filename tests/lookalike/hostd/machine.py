@@ -135,7 +135,8 @@ class Machine(Snapshots):
         if slot not in self.truths:
             self.truths[slot] = Truth(os.path.join(
                 self.host.folder, "truth", "%d-%s" % (self.vmid, slot.replace(":", "-"))))
-            self.truths[slot].mend(self.chain(self.disk(slot)))
+            if self.truths[slot].cut():
+                self.truths[slot].mend(self.chain(self.disk(slot)))
         return self.truths[slot]
 
     def forget_truth(self, slot):

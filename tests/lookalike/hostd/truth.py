@@ -56,16 +56,20 @@ class Truth:
                                      os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.pwrite(self.under_way, UNDER_WAY.pack(offset, length), 0)
 
-    def mend(self, chain):
-        """After a kill: of the write that was under way, the disk holds what it holds."""
+    def cut(self):
+        """(offset, length) of a write that a kill has cut, or None."""
         path = os.path.join(self.folder, "under-way")
         if self.now is None or not os.path.exists(path):
-            return
+            return None
         with open(path, "rb") as f:
             offset, length = UNDER_WAY.unpack(f.read().ljust(UNDER_WAY.size, b"\0"))
-        if length > 0:
-            self.write(chain.base, offset, chain.read(offset, length))
-            self.note(0, 0)
+        return (offset, length) if length > 0 else None
+
+    def mend(self, chain):
+        """Of a write that was cut the disk holds what it holds."""
+        offset, length = self.cut()
+        self.write(chain.base, offset, chain.read(offset, length))
+        self.note(0, 0)
 
     def is_lost(self):
         """A test has removed the folder: it gave the slot another disk."""
