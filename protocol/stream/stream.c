@@ -103,7 +103,8 @@ void hub_tend_streams(struct hub *h, uint64_t now)
         struct stream *st = h->streams[i];
         uint64_t quiet_since;
 
-        if (st == NULL || st->state != STREAM_RUNNING || !st->announced || st->first != NULL)
+        if (st == NULL || st->state != STREAM_RUNNING || !st->announced ||
+            atomic_load(&st->inbox_bytes) > 0) /* the walk is not waiting for its source */
             continue;
         quiet_since = atomic_load(&st->quiet_since);
         if (now > quiet_since && now - quiet_since > h->config.stall_ms) {
@@ -347,8 +348,8 @@ struct stream_message *stream_receive(struct stream *st)
     m = st->taken;
     if (m != NULL) {
         st->taken = m->next;
+        atomic_store(&st->quiet_since, io_clock_ms()); /* before the inbox may look empty */
         atomic_fetch_sub(&st->inbox_bytes, MESSAGE_HEADER_BYTES + m->body_bytes);
-        atomic_store(&st->quiet_since, io_clock_ms());
     }
     return m;
 }
